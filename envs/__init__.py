@@ -1,0 +1,1 @@
+"""Environments: the registry, the base classes, the random stream and one file per model."""

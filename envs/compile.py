@@ -1,0 +1,124 @@
+"""How kernels are compiled, cached and handed their data.
+
+Three facts about numba shape this file:
+
+* its disk cache watches only the file of the function itself, so a kernel that calls an edited helper in another file would
+  silently run the old code: `kernel` therefore names the cache entry after a hash of every kernel source;
+* a kernel passed as an argument, or caught in a closure, is never found in the cache by the next process: `specialise`
+  therefore binds kernels as *globals* of a copied loop, which numba caches like any module-level function;
+* crossing from Python into compiled code costs about 125 ns per array: `pack` therefore lays all arrays of a record into one
+  buffer, and the jitted function made by `opener` reads them back as the named record, at no cost inside compiled code.
+"""
+
+import functools
+import hashlib
+import inspect
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+# Annotations of the fields of a record: what numba sees is (word type, number of axes).
+Real = Annotated[float, np.float64, 0]
+Integer = Annotated[int, np.int64, 0]
+Reals = Annotated[NDArray[np.float64], np.float64, 1]
+Integers = Annotated[NDArray[np.int64], np.int64, 1]
+RealTable = Annotated[NDArray[np.float64], np.float64, 2]
+IntegerTable = Annotated[NDArray[np.int64], np.int64, 2]
+WordTable = Annotated[NDArray[np.uint64], np.uint64, 2]
+
+
+@functools.cache
+def _folder_digest(folder: Path) -> bytes:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.digest()
+
+
+def _source_tag(source: str) -> str:
+    """Eight hex digits that change with any source file a kernel of this file may call."""
+    folders = (Path(__file__).parent, Path(source).parent)
+    return hashlib.sha256(b"".join(_folder_digest(folder) for folder in folders)).hexdigest()[:8]
+
+
+def kernel(function: Callable) -> Any:
+    """Compile `function` with numba; the result is cached on disk and never outlives an edit of the sources."""
+    function.__qualname__ = f"{function.__qualname__}_{_source_tag(inspect.getfile(function))}"
+    return numba.njit(cache=True, error_model="numpy", nogil=True, forceinline=True, _nrt=False)(function)
+
+
+def specialise(loop: Callable, name: str, file: str, **bound: Any) -> Any:
+    """Compile a copy of `loop` in which the global names `bound` mean the given kernels.
+
+    Parameters
+    ----------
+    loop : a plain Python function that calls kernels by global names it does not define itself.
+    name : the name of the copy; with `file`, it names the cache entry, so it must be unique within that file.
+    file : the source file on whose behalf the loop is compiled (`__file__` of the model or the policy).
+    bound : the kernels.
+    """
+    code = loop.__code__.replace(co_filename=file)
+    copy = types.FunctionType(code, {**loop.__globals__, **bound}, name, loop.__defaults__)
+    copy.__qualname__, copy.__doc__ = name, loop.__doc__
+    return kernel(copy)
+
+
+def _fields(record_type: type) -> list[tuple[str, type, int]]:
+    hints = get_type_hints(record_type, include_extras=True)
+    return [(name, *hints[name].__metadata__) for name in record_type._fields]
+
+
+def pack(record: NamedTuple) -> NDArray[np.float64]:
+    """Lay the fields of a record of arrays and numbers into one buffer of 64-bit words.
+
+    The buffer starts with a header, for each field its offset and its two extents, and is read by `opener(type(record))` in
+    compiled code and by `views(type(record), buffer)` in Python.
+    """
+    fields = _fields(type(record))
+    values = [np.asarray(value, dtype, order="C") for value, (_, dtype, _) in zip(record, fields)]
+    for value, (name, _, axes) in zip(values, fields):
+        if value.ndim != axes:
+            raise TypeError(f"{type(record).__name__}.{name} needs {axes} axes, got {value.ndim}")
+    header = np.zeros((len(fields), 3), np.int64)
+    offset = header.size
+    for row, value in zip(header, values):
+        row[:] = [offset, *value.shape, 1, 1][:3]
+        offset += value.size
+    buffer = np.empty(offset, np.float64)
+    buffer[: header.size] = header.ravel().view(np.float64)
+    for row, value in zip(header, values):
+        buffer[row[0] : row[0] + value.size] = value.ravel().view(np.float64)
+    return buffer
+
+
+def views(record_type: type, buffer: NDArray[np.float64]) -> Any:
+    """The record whose arrays are windows onto `buffer` (numbers are copied out)."""
+    fields = _fields(record_type)
+    header = buffer[: 3 * len(fields)].view(np.int64).reshape(-1, 3)
+    opened: list[Any] = []
+    for (_, dtype, axes), (offset, rows, columns) in zip(fields, header):
+        block = buffer[offset : offset + rows * columns].view(dtype)
+        opened.append(block[0].item() if axes == 0 else block.reshape((rows, columns)[:axes]))
+    return record_type(*opened)
+
+
+def opener(record_type: type) -> Any:
+    """A jitted function buffer -> record, the compiled twin of `views`."""
+    lines = []
+    for index, (_, dtype, axes) in enumerate(_fields(record_type)):
+        offset, rows, columns = (f"header[{3 * index + k}]" for k in range(3))
+        block = f"buffer[{offset} : {offset} + {rows} * {columns}].view(np.{dtype.__name__})"
+        lines.append({0: f"{block}[0]", 1: block, 2: f"{block}.reshape({rows}, {columns})"}[axes])
+    source = (
+        f"def open_{record_type.__name__.lower()}(buffer):\n"
+        f"    header = buffer[:{3 * len(lines)}].view(np.int64)\n"
+        f"    return Record({', '.join(lines)})\n"
+    )
+    namespace: dict[str, Any] = {"np": np, "Record": record_type}
+    exec(source, namespace)
+    return numba.njit(error_model="numpy", nogil=True, forceinline=True, _nrt=False)(namespace[f"open_{record_type.__name__.lower()}"])

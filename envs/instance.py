@@ -1,0 +1,210 @@
+"""Instances: frozen records of numbers with validation, JSON, a digest and a catalogue.
+
+A model derives its instance class from `Instance`, lists its fields, and checks them in `__post_init__` with the helpers of
+this file, so that every fault of every model is reported in one sentence that names the field and the remedy.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeGuard, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST, LARGEST = 1e-12, 1e12  # magnitudes accepted for rates and rewards: choose another unit of time or money
+MAX_FILE_BYTES = 64 * 2**20
+MAX_NESTING = 32
+
+
+T = TypeVar("T", bound="Instance")
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message is one sentence that names it and the remedy."""
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """`repr(value)` cut to `limit` characters, for messages."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _check_numbers(field: str, value: Any, place: str = "") -> None:
+    """Refuse what `numpy.asarray` would quietly turn into numbers: strings, booleans, nulls."""
+    if isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            _check_numbers(field, entry, f"{place}[{index}]")
+    elif isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number | np.ndarray):
+        raise InputError(f"{field}{place} must be a number, not {shorten(value)}.")
+
+
+def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *, positive: bool) -> NDArray[np.float64]:
+    """A read-only float array with the wanted shape and entries that are finite and > 0 (or >= 0).
+
+    `shape` holds None where any extent >= 1 is allowed. Raises InputError otherwise.
+    """
+    wanted = "(" + ", ".join("any" if extent is None else str(extent) for extent in shape) + ("," if axes == 1 else "") + ")"
+    if not isinstance(value, list | tuple | np.ndarray):
+        raise InputError(f"{field} must be a list of shape {wanted}, not {shorten(value)}.")
+    _check_numbers(field, value)
+    try:
+        array = np.array(value, np.float64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{field} must be a rectangular list of shape {wanted}; its rows differ in length.") from error
+    except OverflowError as error:
+        raise InputError(f"{field} holds an integer too large to be a rate or a reward; change the unit.") from error
+    if array.ndim != axes:
+        raise InputError(f"{field} needs {axes} {'axis' if axes == 1 else 'axes'}, shape {wanted}, but has {array.ndim}.")
+    if 0 in array.shape:
+        raise InputError(f"{field} is empty; give at least one entry on each side.")
+    if any(extent is not None and extent != found for extent, found in zip(shape, array.shape)):
+        raise InputError(f"{field} has shape {array.shape} where the other fields ask for {wanted}; make the sizes agree.")
+    low_enough = array > 0 if positive else array >= 0
+    wrong = ~(np.isfinite(array) & low_enough)
+    if wrong.any():
+        place = tuple(int(k) for k in np.argwhere(wrong)[0])
+        sign = "> 0" if positive else ">= 0"
+        raise InputError(f"{field}{list(place)} is {array[place]:g}; it must be finite and {sign}.")
+    odd = (array != 0) & ((array < SMALLEST) | (array > LARGEST))
+    if odd.any():
+        place = tuple(int(k) for k in np.argwhere(odd)[0])
+        raise InputError(
+            f"{field}{list(place)} is {array[place]:g}, outside [{SMALLEST:g}, {LARGEST:g}]; change the unit of time or money."
+        )
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Instance:
+    """Base of every model's instance: `name` and whatever fields the model adds.
+
+    Class attributes of a subclass: `model`, the stem that its JSON names.
+    """
+
+    model: ClassVar[str]
+    name: str = "unnamed"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not 1 <= len(self.name) <= 100 or not self.name.isprintable():
+            raise InputError(f"name must be a printable string of 1 to 100 characters, not {shorten(self.name)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: {"model", "name", <fields>}."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"model": self.model} | {
+            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()
+        }
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no blanks, shortest round-trip floats."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.to_json() == self.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The instance with these JSON values; unknown, missing and misplaced keys are refused."""
+        if not isinstance(values, Mapping):
+            raise InputError(f"an instance must be a JSON object, not {shorten(values)}.")
+        if "model" not in values:
+            raise InputError(f'key "model" is missing; add "model": "{cls.model}".')
+        if values["model"] != cls.model:
+            raise InputError(f'model is {shorten(values["model"])}, but this environment needs "{cls.model}".')
+        allowed = {field.name: field for field in fields(cls)}
+        for key in values:
+            if key != "model" and key not in allowed:
+                raise InputError(f"unknown key {shorten(key)}; the keys of {cls.model} are {', '.join(allowed)}.")
+        for key, field in allowed.items():
+            if key not in values and field.default is MISSING:
+                raise InputError(f"key {shorten(key)} is missing; the keys of {cls.model} are {', '.join(allowed)}.")
+        return cls(**{key: value for key, value in values.items() if key != "model"})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The instance in a JSON file; a message names the file."""
+        try:
+            return cls.from_dict(_read_json(path))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+
+def _refuse_constant(token: str) -> float:
+    raise InputError(f"{token} is not a number; every rate and reward must be finite.")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InputError(f"key {shorten(key)} stands twice; keep one.")
+    return dict(pairs)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        if not path.is_file():
+            raise InputError("this is not a regular file; give a JSON file.")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB; give a smaller instance.")
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise InputError(f"the file cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise InputError("the file is not UTF-8 text; give a JSON file.") from None
+    if not text.strip():
+        raise InputError("the file is empty; give a JSON object.")
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    if deepest > MAX_NESTING:
+        raise InputError(f"the file is nested {deepest} deep; an instance needs fewer than {MAX_NESTING} levels.")
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+    except json.JSONDecodeError as error:
+        raise InputError(f"the file is not JSON: {error.msg} at line {error.lineno} column {error.colno}.") from None
+    except InputError:
+        raise
+    except ValueError:  # an integer beyond the interpreter's digit limit
+        raise InputError("the file holds an integer with too many digits; every rate must be a plain number.") from None
+
+
+def load_instance(
+    kind: type[T], catalogue: Mapping[str, Callable[[], T]], source: "str | Path | Mapping[str, Any] | T"
+) -> T:
+    """An instance from a catalogue name, a path to a JSON file, a dict of JSON values, or itself."""
+    if isinstance(source, kind):
+        return source
+    if isinstance(source, Mapping):
+        return kind.from_dict(source)
+    if not isinstance(source, str | Path):
+        raise InputError(f"instance must be a catalogue name, a path or a dict of JSON values, not {shorten(source)}.")
+    if isinstance(source, str) and source in catalogue:
+        return catalogue[source]()
+    try:
+        exists = Path(source).exists()
+    except (OSError, ValueError):  # a name too long or with a null character
+        exists = False
+    if not exists:
+        raise InputError(
+            f"instance {shorten(str(source))} is neither a file nor in the catalogue: {', '.join(catalogue)}."
+        )
+    return kind.read(Path(source))
+
+
+def is_count(value: object, low: int = 0) -> TypeGuard[int]:
+    """Whether `value` is an integer (not a boolean) >= low."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low

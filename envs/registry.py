@@ -1,0 +1,62 @@
+"""The registry: one line per environment id. Every other layer, the command line, the tests and the docs iterate over it."""
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+import gymnasium as gym
+
+from matchgym.envs.instance import InputError, shorten
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An environment id, the stem of its model, its paper and the length of an episode in decisions."""
+
+    id: str
+    stem: str
+    paper: str
+    max_episode_steps: int
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of its class names: "StationaryMatching"."""
+        return self.id.rpartition("-v")[0]
+
+    def layer(self, name: str) -> ModuleType:
+        """The model's module in a layer: "envs", "bounds" or "baselines"."""
+        return importlib.import_module(f"matchgym.{name}.{self.stem}")
+
+    @property
+    def model(self):  # type: ignore[no-untyped-def]
+        """The `matchgym.envs.base.Model` behind the id."""
+        return getattr(self.layer("envs"), f"{self.prefix}Env").model
+
+
+ENTRIES = (
+    Entry("StationaryMatching-v0", "stationary_matching", "arXiv:2411.08218", 1000),
+)  # fmt: skip
+
+REGISTRY = {entry.id: entry for entry in ENTRIES}
+
+
+def find(env_id: str) -> Entry:
+    """The entry of an id, which may carry the prefix "matchgym:"; InputError for an unknown one."""
+    entry = REGISTRY.get(env_id.removeprefix("matchgym:"))
+    if entry is None:
+        raise InputError(f"unknown environment id {shorten(env_id)}; the ids are {', '.join(REGISTRY)}.")
+    return entry
+
+
+def register_all() -> None:
+    """Make every id known to gymnasium; calling it again does nothing."""
+    for entry in ENTRIES:
+        if entry.id not in gym.registry:
+            gym.register(
+                entry.id,
+                entry_point=f"matchgym.envs.{entry.stem}:{entry.prefix}Env",
+                vector_entry_point=f"matchgym.envs.{entry.stem}:{entry.prefix}VectorEnv",
+                max_episode_steps=entry.max_episode_steps,
+                order_enforce=False,  # the base class enforces the order itself
+                disable_env_checker=True,  # the conformance tests run the checkers on every id
+            )

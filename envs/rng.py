@@ -1,0 +1,145 @@
+"""The random stream of a row and the samplers drawn from it.
+
+A stream is four 64-bit words, row `b` of an array (B, 4), advanced by the SFC64 generator of C. Doty-Humphrey, bit for bit
+as `numpy.random.SFC64` does it. Every sampler takes `(stream, b)` first. Laws are exact up to rounding; the methods are
+inversion (exponential; Poisson and binomial with small mean), Vose's alias tables (fixed laws), and Hörmann's transformed
+rejection: PTRS for Poisson (Insurance: Mathematics and Economics 12, 1993) and BTRS for binomial (Journal of Statistical
+Computation and Simulation 46, 1993).
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from matchgym.envs.compile import kernel
+
+INVERSION_LIMIT = 10.0  # mean above which rejection beats inversion; PTRS and BTRS are valid from 10 on
+RESOLUTION = 1e-17  # below the spacing of uniform numbers: the tail of an inversion ends here
+
+
+def seed_words(seed: int | tuple[int, ...]) -> NDArray[np.uint64]:
+    """The four words (4,) of a stream seeded through `numpy.random.SeedSequence`."""
+    return np.random.SFC64(np.random.SeedSequence(seed)).state["state"]["state"]
+
+
+def alias_table(rates: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Vose's alias table of the law proportional to `rates` (n,): acceptance thresholds (n,) and aliases (n,)."""
+    rates = np.asarray(rates, np.float64)
+    threshold = rates / rates.sum() * len(rates)
+    alias = np.arange(len(rates))
+    small = [i for i in alias if threshold[i] < 1]
+    large = [i for i in alias if threshold[i] >= 1]
+    while small and large:
+        poor, rich = small.pop(), large[-1]
+        alias[poor] = rich
+        threshold[rich] -= 1 - threshold[poor]
+        if threshold[rich] < 1:
+            small.append(large.pop())
+    threshold[small + large] = 1.0  # what is left differs from 1 by rounding only
+    return threshold, alias
+
+
+@kernel
+def next_word(stream, b):
+    """The next 64 random bits."""
+    first, second, third = stream[b, 0], stream[b, 1], stream[b, 2]
+    word = first + second + stream[b, 3]
+    stream[b, 3] += np.uint64(1)
+    stream[b, 0] = second ^ (second >> np.uint64(11))
+    stream[b, 1] = third + (third << np.uint64(3))
+    stream[b, 2] = ((third << np.uint64(24)) | (third >> np.uint64(40))) + word
+    return word
+
+
+@kernel
+def uniform(stream, b):
+    """Uniform on the multiples of 2^-53 in [0, 1), as `numpy.random.Generator.random`."""
+    return (next_word(stream, b) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@kernel
+def exponential(stream, b):
+    """Exponential with mean 1, by inversion."""
+    return -math.log(1.0 - uniform(stream, b))
+
+
+@kernel
+def pick(fraction, threshold, alias):
+    """The index that an alias table assigns to a uniform number `fraction` in [0, 1)."""
+    scaled = fraction * len(threshold)
+    i = min(int(scaled), len(threshold) - 1)
+    return i if scaled - i < threshold[i] else alias[i]
+
+
+@kernel
+def poisson(stream, b, mean):
+    """Poisson with the given mean >= 0."""
+    if mean < INVERSION_LIMIT:
+        u = uniform(stream, b)
+        k, mass = 0, math.exp(-mean)
+        while u >= mass and mass > RESOLUTION:
+            u -= mass
+            k += 1
+            mass *= mean / k
+        return k
+    spread = 0.931 + 2.53 * math.sqrt(mean)
+    a = -0.059 + 0.02483 * spread
+    inverse_alpha = 1.1239 + 1.1328 / (spread - 3.4)
+    accept = 0.9277 - 3.6224 / (spread - 2.0)
+    while True:
+        u, v = uniform(stream, b) - 0.5, 1.0 - uniform(stream, b)
+        tail = 0.5 - abs(u)
+        if tail <= 0.0:
+            continue
+        k = math.floor((2.0 * a / tail + spread) * u + mean + 0.43)
+        if tail >= 0.07 and v <= accept:
+            return int(k)
+        if k < 0 or (tail < 0.013 and v > tail):
+            continue
+        height = math.log(v * inverse_alpha / (a / (tail * tail) + spread))
+        if height <= k * math.log(mean) - mean - math.lgamma(k + 1.0):
+            return int(k)
+
+
+@kernel
+def binomial(stream, b, n, p):
+    """Binomial with n >= 0 trials of probability p in [0, 1]."""
+    if p > 0.5:
+        return n - _binomial_half(stream, b, n, 1.0 - p)
+    return _binomial_half(stream, b, n, p)
+
+
+@kernel
+def _binomial_half(stream, b, n, p):
+    if n == 0 or p <= 0.0:
+        return 0
+    odds = p / (1.0 - p)
+    if n * p < INVERSION_LIMIT:
+        u = uniform(stream, b)
+        k, mass = 0, math.exp(n * math.log1p(-p))
+        while u >= mass and mass > RESOLUTION and k < n:
+            u -= mass
+            k += 1
+            mass *= odds * (n - k + 1) / k
+        return k
+    deviation = math.sqrt(n * p * (1.0 - p))
+    spread = 1.15 + 2.53 * deviation
+    a = -0.0873 + 0.0248 * spread + 0.01 * p
+    alpha = (2.83 + 5.1 / spread) * deviation
+    accept = 0.92 - 4.2 / spread
+    mode = math.floor((n + 1) * p)
+    mode_height = math.lgamma(mode + 1.0) + math.lgamma(n - mode + 1.0)
+    while True:
+        u, v = uniform(stream, b) - 0.5, 1.0 - uniform(stream, b)
+        tail = 0.5 - abs(u)
+        if tail <= 0.0:
+            continue
+        k = math.floor((2.0 * a / tail + spread) * u + n * p + 0.5)
+        if tail >= 0.07 and v <= accept:
+            return int(k)
+        if k < 0 or k > n:
+            continue
+        height = math.log(v * alpha / (a / (tail * tail) + spread))
+        if height <= mode_height - math.lgamma(k + 1.0) - math.lgamma(n - k + 1.0) + (k - mode) * math.log(odds):
+            return int(k)
