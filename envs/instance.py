@@ -183,7 +183,7 @@ def _read_json(path: Path) -> Any:
 
 
 def load_instance(
-    kind: type[T], catalogue: Mapping[str, Callable[[], T]], source: "str | Path | Mapping[str, Any] | T"
+    kind: type[T], catalogue: Mapping[str, Callable[[], Mapping[str, Any]]], source: "str | Path | Mapping[str, Any] | T"
 ) -> T:
     """An instance from a catalogue name, a path to a JSON file, a dict of JSON values, or itself."""
     if isinstance(source, kind):
@@ -193,7 +193,7 @@ def load_instance(
     if not isinstance(source, str | Path):
         raise InputError(f"instance must be a catalogue name, a path or a dict of JSON values, not {shorten(source)}.")
     if isinstance(source, str) and source in catalogue:
-        return catalogue[source]()
+        return kind.from_dict(catalogue[source]())
     try:
         exists = Path(source).exists()
     except (OSError, ValueError):  # a name too long or with a null character

@@ -12,23 +12,26 @@ A decision is taken whenever a customer arrives. One step:
 2. Suppliers. They arrive and leave until the next customer comes.
 3. Customer. The next customer arrives; its type is observed.
 
-Stage 2 is run in one of two ways with the same law. *Events*: a Gillespie loop over arrivals and departures. A matched supplier
-stays in the loop as a ghost until its own departure clock rings, so that the events do not depend on the policy: two policies
-under one seed meet the same customers and suppliers. *Jump*: the time to the next customer is Exp(sum gamma); a supplier of
-type i survives it with probability exp(-mu_i dt), and Poisson(lambda_i / mu_i (1 - exp(-mu_i dt))) new ones are waiting at its
-end. Jumps are used where a decision would span many events.
+Stages 2 and 3 are run in one of two ways with the same law. *Events*: a Gillespie loop over arrivals and departures. *Jump*:
+the time to the next customer is Exp(sum gamma); a supplier of type i survives it with probability exp(-mu_i dt), and
+Poisson(lambda_i / mu_i (1 - exp(-mu_i dt))) new ones are waiting at its end. Jumps are used where a decision would span many
+events. With the option `synchronised`, a matched supplier stays in the loop over events as a ghost until its own departure
+clock rings: the law of the queues is the same, and the events no longer depend on the policy, so that two policies under one
+seed meet the same customers and suppliers (common random numbers).
 """
 
+import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.envs.base import Env, Model, VectorEnv
+from matchgym.envs.catalogues.stationary_matching import CATALOGUE
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel
 from matchgym.envs.instance import Instance, as_array
+from matchgym.envs.rendering import draw
 from matchgym.envs.rng import alias_table, binomial, exponential, pick, poisson, uniform
 
 JUMP_ABOVE = 4.0  # events per decision and supplier type from which a jump is faster (benchmarks/jumps.py)
@@ -76,23 +79,25 @@ class StationaryMatchingInstance(Instance):
 
 
 class Params(NamedTuple):
-    supplier_rate: Real  # sum of lambda
+    arrival_rate: Real  # sum of lambda and gamma
     customer_rate: Real  # sum of gamma
     departure_rates: Reals  # (I,)
     offered: Reals  # (I,)
     rewards: RealTable  # (I, J)
-    supplier_threshold: Reals  # (I,) alias table of lambda
-    supplier_alias: Integers  # (I,)
-    customer_threshold: Reals  # (J,) alias table of gamma
+    threshold: Reals  # (I + J,) alias table of the arrivals: suppliers, then customers
+    alias: Integers  # (I + J,)
+    customer_threshold: Reals  # (J,) alias table of the customers
     customer_alias: Integers  # (J,)
     is_jumping: Integer
+    is_synchronised: Integer
     is_stationary_start: Integer
 
 
 class State(NamedTuple):
     stream: WordTable  # (B, 4)
     queue: IntegerTable  # (B, I) waiting suppliers
-    ghosts: IntegerTable  # (B, I) matched suppliers whose departure clock still runs (events only)
+    ghosts: IntegerTable  # (B, I) matched suppliers whose departure clock still runs (if synchronised)
+    departure_rate: Reals  # (B,) sum of mu_i over waiting suppliers and ghosts
     customer: Integers  # (B,) type of the customer to be served now
     elapsed_time: Reals  # (B,) since the reset
     total_reward: Reals  # (B,) since the reset
@@ -102,22 +107,23 @@ class State(NamedTuple):
     last_customer: Integers  # (B,) type of the customer of the last decision, -1 before the first
 
 
-def params(instance: StationaryMatchingInstance, initial_state: str) -> Params:
+def params(instance: StationaryMatchingInstance, initial_state: str, synchronised: bool) -> Params:
     """The numbers that the kernels read."""
-    supplier_threshold, supplier_alias = alias_table(instance.supplier_rates)
-    customer_threshold, customer_alias = alias_table(instance.customer_rates)
     supplier_rate, customer_rate = instance.supplier_rates.sum(), instance.customer_rates.sum()
+    threshold, alias = alias_table(np.concatenate([instance.supplier_rates, instance.customer_rates]))
+    customer_threshold, customer_alias = alias_table(instance.customer_rates)
     return Params(
-        supplier_rate=supplier_rate,
+        arrival_rate=supplier_rate + customer_rate,
         customer_rate=customer_rate,
         departure_rates=instance.departure_rates,
         offered=instance.offered,
         rewards=instance.rewards,
-        supplier_threshold=supplier_threshold,
-        supplier_alias=supplier_alias,
+        threshold=threshold,
+        alias=alias,
         customer_threshold=customer_threshold,
         customer_alias=customer_alias,
         is_jumping=int(2 * supplier_rate / customer_rate > JUMP_ABOVE * instance.n_suppliers),
+        is_synchronised=int(synchronised),
         is_stationary_start=int(initial_state == "stationary-unmatched"),
     )
 
@@ -125,25 +131,29 @@ def params(instance: StationaryMatchingInstance, initial_state: str) -> Params:
 def state(instance: StationaryMatchingInstance, batch: int) -> State:
     """Zeroed rows."""
     n = instance.n_suppliers
-    counts = {name: np.zeros(batch, np.int64) for name in State._fields}
     return State(
-        **counts
-        | {
-            "stream": np.zeros((batch, 4), np.uint64),
-            "queue": np.zeros((batch, n), np.int64),
-            "ghosts": np.zeros((batch, n), np.int64),
-            "elapsed_time": np.zeros(batch),
-            "total_reward": np.zeros(batch),
-        }
+        stream=np.zeros((batch, 4), np.uint64),
+        queue=np.zeros((batch, n), np.int64),
+        ghosts=np.zeros((batch, n), np.int64),
+        departure_rate=np.zeros(batch),
+        customer=np.zeros(batch, np.int64),
+        elapsed_time=np.zeros(batch),
+        total_reward=np.zeros(batch),
+        invalid_actions=np.zeros(batch, np.int64),
+        decisions=np.zeros(batch, np.int64),
+        last_supplier=np.zeros(batch, np.int64),
+        last_customer=np.zeros(batch, np.int64),
     )
 
 
 @kernel
 def reset_kernel(params, state, b):
     """An empty system, or each queue Poisson(rho_i) as if no supplier had ever been matched; then the first customer."""
+    state.departure_rate[b] = 0.0
     for i in range(state.queue.shape[1]):
         state.queue[b, i] = poisson(state.stream, b, params.offered[i]) if params.is_stationary_start else 0
         state.ghosts[b, i] = 0
+        state.departure_rate[b] += params.departure_rates[i] * state.queue[b, i]
     state.elapsed_time[b] = state.total_reward[b] = 0.0
     state.invalid_actions[b] = state.decisions[b] = 0
     state.last_supplier[b] = state.last_customer[b] = -1
@@ -161,7 +171,10 @@ def step_kernel(params, state, b, action):
     state.last_supplier[b] = -1
     if 0 <= action < n and state.queue[b, action] > 0:
         state.queue[b, action] -= 1
-        state.ghosts[b, action] += 1
+        if params.is_synchronised:
+            state.ghosts[b, action] += 1
+        else:
+            state.departure_rate[b] -= params.departure_rates[action]
         reward = params.rewards[action, customer]
         state.last_supplier[b] = action
     elif action != n:
@@ -170,7 +183,7 @@ def step_kernel(params, state, b, action):
     state.decisions[b] += 1
     state.last_customer[b] = customer
 
-    # Suppliers and customer.
+    # Suppliers. Customer.
     next_customer_kernel(params, state, b)
     return reward, False
 
@@ -180,10 +193,8 @@ def next_customer_kernel(params, state, b):
     """Run the suppliers until the next customer arrives, and draw its type."""
     if params.is_jumping:
         jump_kernel(params, state, b)
-        fraction = uniform(state.stream, b)
     else:
-        fraction = events_kernel(params, state, b)
-    state.customer[b] = pick(fraction, params.customer_threshold, params.customer_alias)
+        events_kernel(params, state, b)
 
 
 @kernel
@@ -193,38 +204,31 @@ def jump_kernel(params, state, b):
     elapsed = exponential(stream, b) / params.customer_rate
     state.elapsed_time[b] += elapsed
     for i in range(state.queue.shape[1]):
-        survival = np.exp(-params.departure_rates[i] * elapsed)
-        survivors = binomial(stream, b, state.queue[b, i], survival)
-        state.queue[b, i] = survivors + poisson(stream, b, -params.offered[i] * np.expm1(-params.departure_rates[i] * elapsed))
+        exponent = -params.departure_rates[i] * elapsed
+        survivors = binomial(stream, b, state.queue[b, i], math.exp(exponent))
+        state.queue[b, i] = survivors + poisson(stream, b, -params.offered[i] * math.expm1(exponent))
+    state.customer[b] = pick(uniform(stream, b), params.customer_threshold, params.customer_alias)
 
 
 @kernel
 def events_kernel(params, state, b):
-    """Suppliers event by event until the next customer; returns a uniform number left over for the customer's type.
-
-    The clocks of matched suppliers (ghosts) run on, which keeps the sequence of events independent of the policy.
-    """
+    """Arrivals and departures one by one, up to the arrival of a customer."""
     stream, n = state.stream, state.queue.shape[1]
-    departure_rate = 0.0
-    for i in range(n):
-        departure_rate += params.departure_rates[i] * (state.queue[b, i] + state.ghosts[b, i])
-    arrival_rate = params.customer_rate + params.supplier_rate
-    elapsed = state.elapsed_time[b]
+    elapsed, departure_rate = state.elapsed_time[b], state.departure_rate[b]
     while True:
-        total = arrival_rate + departure_rate
+        total = params.arrival_rate + departure_rate
         elapsed += exponential(stream, b) / total
         level = uniform(stream, b) * total
-        if level < params.customer_rate:
-            state.elapsed_time[b] = elapsed
-            return level / params.customer_rate
-        level -= params.customer_rate
-        if level < params.supplier_rate:
-            i = pick(level / params.supplier_rate, params.supplier_threshold, params.supplier_alias)
+        if level < params.arrival_rate:
+            i = pick(level / params.arrival_rate, params.threshold, params.alias)
+            if i >= n:
+                state.customer[b] = i - n
+                break
             state.queue[b, i] += 1
             departure_rate += params.departure_rates[i]
             continue
-        level -= params.supplier_rate
-        for i in range(n):
+        level -= params.arrival_rate
+        for i in range(n):  # rounding may leave `level` beyond the last type: then nobody departs
             rate = params.departure_rates[i]
             present = state.queue[b, i] + state.ghosts[b, i]
             if level < rate * present:
@@ -235,6 +239,7 @@ def events_kernel(params, state, b):
                 departure_rate -= rate
                 break
             level -= rate * present
+    state.elapsed_time[b], state.departure_rate[b] = elapsed, departure_rate
 
 
 @kernel
@@ -254,3 +259,109 @@ def mask_kernel(params, state, b, out):
     for i in range(n):
         out[i] = state.queue[b, i] > 0
     out[n] = True
+
+
+def layout(instance: StationaryMatchingInstance) -> dict[str, slice]:
+    """Named slices of the observation."""
+    n, m = instance.n_suppliers, instance.n_customers
+    return {"queue": slice(0, n), "customer": slice(n, n + m)}
+
+
+def n_actions(instance: StationaryMatchingInstance) -> int:
+    """One action per supplier type, and the last for letting the customer go."""
+    return instance.n_suppliers + 1
+
+
+MODEL = Model(
+    instance_type=StationaryMatchingInstance,
+    catalogue=CATALOGUE,
+    params=params,
+    state=state,
+    layout=layout,
+    n_actions=n_actions,
+    info=("elapsed_time", "total_reward", "invalid_actions"),
+    options={"initial_state": ("empty", "stationary-unmatched"), "synchronised": (False, True)},
+    draw=draw,
+    **Model.loops(
+        __file__,
+        Params=Params,
+        State=State,
+        reset_kernel=reset_kernel,
+        step_kernel=step_kernel,
+        observe_kernel=observe_kernel,
+        mask_kernel=mask_kernel,
+    ),
+)
+
+
+class StationaryMatchingEnv(Env):
+    """Match impatient customers to waiting suppliers.
+
+    ## Description
+    Suppliers of I types arrive, wait and leave on their own. Customers of J types arrive and must be matched at once or are
+    lost. Matching a customer of type j to a supplier of type i earns `rewards[i, j]`. The objective is the long-run reward per
+    unit of time. This is the model of AmaniHamedani, Aouad, Pollner and Saberi (arXiv 2411.08218, Section 2.1).
+
+    ## Action Space
+    `Discrete(I + 1)`: action i < I matches the waiting customer to a supplier of type i; action I lets the customer go.
+    An action whose queue is empty does nothing (the customer is lost) and is counted in `info["invalid_actions"]`.
+
+    ## Observation Space
+    `Box(0, inf, (I + J,), float32)`; `env.unwrapped.observation_layout` names the slices.
+
+    | index | meaning | min | max | unit |
+    |---|---|---|---|---|
+    | 0 .. I-1 | `queue`: waiting suppliers per type | 0 | inf | suppliers |
+    | I .. I+J-1 | `customer`: type of the waiting customer, one-hot | 0 | 1 | - |
+
+    ## Rewards
+    `rewards[i, j]` for a match, else 0. The objective is `sum(customer_rates)` times the mean reward per decision.
+
+    ## Starting State
+    No supplier waits (`initial_state="empty"`), or queue i is Poisson(`supplier_rates[i] / departure_rates[i]`), the law of
+    the system without matching (`"stationary-unmatched"`). Then the first customer arrives.
+
+    ## Episode End
+    Never terminates: the task is continuing. Truncated after `max_episode_steps` decisions (1000 by default).
+
+    ## Information
+    | key | meaning |
+    |---|---|
+    | `elapsed_time` | time since the reset |
+    | `total_reward` | reward collected since the reset |
+    | `invalid_actions` | forbidden actions taken since the reset |
+    | `action_mask` | int8 (I + 1,), 1 where the action is valid |
+
+    ## Arguments
+    - `instance`: a catalogue name, the path of a JSON file, or a dict of JSON values with the fields `supplier_rates` (I,),
+      `departure_rates` (I,), `customer_rates` (J,), all > 0, and `rewards` (I, J) >= 0. Default "demo".
+    - `initial_state`: "empty" (default) or "stationary-unmatched".
+    - `synchronised`: if true, two policies under one seed meet the same customers and suppliers (common random numbers), at a
+      cost of about a third in speed; evaluation uses it. Default false.
+    - `render_mode`: None, "ansi" or "rgb_array".
+
+    ## Bounds and baselines
+    `matchgym.bounds.stationary_matching` has the paper's linear programmes and the exact optimum of small instances,
+    `matchgym.baselines.stationary_matching` its algorithms.
+
+    ## References
+    A. AmaniHamedani, A. Aouad, T. Pollner, A. Saberi. Improved Approximations for Stationary Bipartite Matching: Beyond
+    Probabilistic Independence. arXiv:2411.08218.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    model = MODEL
+
+    def __init__(self, instance: Any = "demo", render_mode: str | None = None, **options: Any) -> None:
+        super().__init__(instance, render_mode, **options)
+
+
+class StationaryMatchingVectorEnv(VectorEnv):
+    """`num_envs` rows of StationaryMatching-v0; see `StationaryMatchingEnv`."""
+
+    model = MODEL
+
+    def __init__(self, instance: Any = "demo", num_envs: int = 1, **arguments: Any) -> None:
+        super().__init__(instance, num_envs, **arguments)
