@@ -154,6 +154,8 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
         self.action_space = gym.spaces.Discrete(self._n_actions)
         self._mask = np.zeros(self._n_actions, np.bool_)
         self._is_seeded = self._is_ready = False
+        # An upper bound on the reward per unit of time, shown by `render`; set it from `matchgym.bounds`.
+        self.bound: float | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -198,7 +200,7 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
             return None
         if not self._is_ready:
             raise gym.error.ResetNeeded("Cannot call env.render() before calling env.reset().")
-        return self.model.draw(self.instance, self.state, self.render_mode)
+        return self.model.draw(self.instance, self.state, self.render_mode, bound=self.bound)
 
 
 class VectorEnv(Rows, GymVectorEnv):
@@ -219,7 +221,9 @@ class VectorEnv(Rows, GymVectorEnv):
         if not is_count(num_envs, 1):
             raise InputError(f"num_envs must be an integer >= 1, not {shorten(num_envs)}.")
         if max_episode_steps is not None and max_episode_steps != -1 and not is_count(max_episode_steps, 1):
-            raise InputError(f"max_episode_steps must be an integer >= 1, None or -1, not {shorten(max_episode_steps)}.")
+            raise InputError(
+                f"max_episode_steps must be an integer >= 1, None or -1, not {shorten(max_episode_steps)}."
+            )
         if render_mode is not None:
             raise InputError("render_mode must be None in a vector environment; render a single one.")
         self._open(instance, num_envs, options)
@@ -276,7 +280,9 @@ class VectorEnv(Rows, GymVectorEnv):
             raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset().")
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
-            raise TypeError(f"actions must be integers of shape ({self.num_envs},), not {actions.dtype} of {actions.shape}.")
+            raise TypeError(
+                f"actions must be integers of shape ({self.num_envs},), not {actions.dtype} of {actions.shape}."
+            )
         n = self.num_envs
         obs = np.empty((n, self._obs_dim), np.float32)
         rewards = np.empty(n, np.float64)
@@ -310,4 +316,3 @@ class VectorEnv(Rows, GymVectorEnv):
     def action_masks(self) -> NDArray[np.bool_]:
         """Which actions are valid now, (B, n_actions) bool."""
         return self._mask.copy()
-

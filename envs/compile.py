@@ -121,4 +121,6 @@ def opener(record_type: type) -> Any:
     )
     namespace: dict[str, Any] = {"np": np, "Record": record_type}
     exec(source, namespace)
-    return numba.njit(error_model="numpy", nogil=True, forceinline=True, _nrt=False)(namespace[f"open_{record_type.__name__.lower()}"])
+    return numba.njit(error_model="numpy", nogil=True, forceinline=True, _nrt=False)(
+        namespace[f"open_{record_type.__name__.lower()}"]
+    )

@@ -31,8 +31,8 @@ from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.stationary_matching import CATALOGUE
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel
 from matchgym.envs.instance import Instance, as_array
-from matchgym.envs.rendering import draw
 from matchgym.envs.rng import alias_table, binomial, exponential, pick, poisson, uniform
+from matchgym.envs.stationary_matching_view import draw
 
 JUMP_ABOVE = 4.0  # events per decision and supplier type from which a jump is faster (benchmarks/jumps.py)
 

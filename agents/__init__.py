@@ -1,0 +1,51 @@
+"""Agents: the Stable-Baselines3 adapter, training, hyperparameters and trained networks as policies.
+
+The names below are imported when they are first used, so that importing this package needs neither torch nor
+the extra `rl`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matchgym.agents.curve import Evaluation, draw_curve, measure
+    from matchgym.agents.hyperparameters import ALGORITHMS, default_timesteps, hyperparameters_for
+    from matchgym.agents.policy import AgentPolicy
+    from matchgym.agents.sb3 import SB3VecEnv, make_native
+    from matchgym.agents.training import Measurement, TrainingResult, train
+
+_HOMES = {
+    "ALGORITHMS": "hyperparameters",
+    "AgentPolicy": "policy",
+    "Evaluation": "curve",
+    "Measurement": "training",
+    "SB3VecEnv": "sb3",
+    "TrainingResult": "training",
+    "default_timesteps": "hyperparameters",
+    "draw_curve": "curve",
+    "hyperparameters_for": "hyperparameters",
+    "make_native": "sb3",
+    "measure": "curve",
+    "train": "training",
+}
+
+__all__ = [
+    "ALGORITHMS",
+    "AgentPolicy",
+    "Evaluation",
+    "Measurement",
+    "SB3VecEnv",
+    "TrainingResult",
+    "default_timesteps",
+    "draw_curve",
+    "hyperparameters_for",
+    "make_native",
+    "measure",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,169 @@
+"""Hyperparameters as data: one table per algorithm, and what single environments change in it.
+
+The tasks go on for ever and are scored by their mean reward, so discounts are close to 1 (a horizon of 100
+decisions and more) and ended episodes are truncations, whose value is bootstrapped. The native vector
+environments are nearly free, so the tables are wide: many rows, short rollouts, large batches, few epochs.
+
+Parameters that are not Stable-Baselines3's own:
+
+- `n_envs`: rows of the native vector environment.
+- `net_arch`: widths of the hidden layers, for the policy and for the values.
+- `activation`: "tanh" or "relu".
+- `learning_rate_end`: the learning rate falls linearly from `learning_rate` to this share of it.
+- `scale_rewards`: subtract the mean and divide by the standard deviation that rewards have under uniformly
+  random valid
+  actions. The best policy stays the best where episodes are only ever truncated.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from matchgym.envs.instance import InputError, shorten
+from matchgym.envs.registry import find
+
+Values = Mapping[str, Any]
+
+_SHARED: Values = {"net_arch": [64, 64], "activation": "tanh", "scale_rewards": True}
+
+_PPO: Values = {
+    "n_envs": 256,
+    "n_steps": 64,
+    "batch_size": 4096,
+    "n_epochs": 4,
+    "learning_rate": 1e-3,
+    "learning_rate_end": 0.02,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "ent_coef": 0.0,
+    "vf_coef": 0.5,
+    "max_grad_norm": 0.5,
+    **_SHARED,
+}
+
+_A2C: Values = {
+    "n_envs": 256,
+    "n_steps": 16,
+    "learning_rate": 2e-3,
+    "learning_rate_end": 0.02,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "ent_coef": 0.0,
+    "vf_coef": 0.5,
+    "max_grad_norm": 0.5,
+    "normalize_advantage": True,
+    **_SHARED,
+}
+
+_DQN: Values = {
+    "n_envs": 64,
+    "buffer_size": 200_000,
+    "learning_starts": 10_000,
+    "batch_size": 1024,
+    "train_freq": 4,
+    "gradient_steps": 4,
+    "target_update_interval": 1_000,
+    "learning_rate": 1e-3,
+    "learning_rate_end": 0.02,
+    "gamma": 0.99,
+    "exploration_fraction": 0.3,
+    "exploration_final_eps": 0.02,
+    "max_grad_norm": 10.0,
+    **_SHARED,
+}
+
+ALGORITHMS: Mapping[str, Values] = MappingProxyType(
+    {"maskable-ppo": _PPO, "ppo": _PPO, "a2c": _A2C, "dqn": _DQN}
+)
+
+# What an environment changes: (id, algorithm) -> parameters.
+OVERRIDES: Mapping[tuple[str, str], Values] = MappingProxyType({})
+
+# Environment steps of a training that is not told how many: (id, algorithm), or the algorithm alone.
+TIMESTEPS: Mapping[str | tuple[str, str], int] = MappingProxyType(
+    {"maskable-ppo": 2_000_000, "ppo": 2_000_000, "a2c": 2_000_000, "dqn": 1_000_000}
+)
+
+_SHARES = ("gamma", "gae_lambda", "learning_rate_end", "exploration_fraction", "exploration_final_eps")
+_MAY_BE_ZERO = ("ent_coef", "learning_starts")
+
+
+def check_algorithm(algo: str) -> str:
+    """`algo` itself; InputError if there is no such algorithm."""
+    if not isinstance(algo, str) or algo not in ALGORITHMS:
+        raise InputError(f"unknown algorithm {shorten(algo)}; the algorithms are {', '.join(ALGORITHMS)}.")
+    return algo
+
+
+def default_timesteps(env_id: str, algo: str) -> int:
+    """Environment steps of a training of this id with this algorithm."""
+    return TIMESTEPS.get((find(env_id).id, algo), TIMESTEPS[check_algorithm(algo)])
+
+
+def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All parameters of an algorithm on an environment: the algorithm's table, the id's overrides, then `params`.
+
+    Values may be strings ("0.99", "64,64", "true"), as a command line hands them over. InputError for an
+    unknown name or a value of the wrong kind or out of range.
+    """
+    table = dict(ALGORITHMS[check_algorithm(algo)]) | dict(OVERRIDES.get((find(env_id).id, algo), {}))
+    for name, value in (params or {}).items():
+        if name not in table:
+            raise InputError(
+                f"unknown parameter {shorten(name)}; the parameters of {algo} are {', '.join(table)}."
+            )
+        table[name] = _checked(name, value, table[name])
+    if algo in ("ppo", "maskable-ppo") and table["batch_size"] > table["n_envs"] * table["n_steps"]:
+        raise InputError(
+            f"batch_size is {table['batch_size']}, more than the n_envs x n_steps = "
+            f"{table['n_envs'] * table['n_steps']} steps between two updates; lower it."
+        )
+    return table
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """`value` in the kind of `default`."""
+    given = value
+    if isinstance(value, str) and not isinstance(default, str):
+        text = f"[{value.strip('[]() ')}]" if isinstance(default, list) else value.lower()
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+    if isinstance(default, str):
+        if value not in ("tanh", "relu"):
+            raise InputError(f"{name} must be tanh or relu, not {shorten(given)}.")
+        return value
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise InputError(f"{name} must be true or false, not {shorten(given)}.")
+        return value
+    if isinstance(default, list):
+        if not isinstance(value, list | tuple) or not all(
+            _is_integer(width) and 1 <= width <= 4096 for width in value
+        ):
+            raise InputError(
+                f"{name} must be a list of layer widths from 1 to 4096, such as 64,64, not {shorten(given)}."
+            )
+        return [int(width) for width in value]
+    if isinstance(default, int):
+        low = 0 if name in _MAY_BE_ZERO else 2 if name == "batch_size" else 1
+        if not _is_integer(value) or not low <= value <= 10**9:
+            raise InputError(f"{name} must be an integer from {low} to 1000000000, not {shorten(given)}.")
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number, not {shorten(given)}.")
+    if name in _SHARES and not 0 <= value <= 1:
+        raise InputError(f"{name} must lie in [0, 1], not {shorten(given)}.")
+    if value < 0 or (value == 0 and name not in _SHARES and name not in _MAY_BE_ZERO):
+        raise InputError(f"{name} must be {'>= 0' if name in _MAY_BE_ZERO else '> 0'}, not {shorten(given)}.")
+    return float(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and value.is_integer()
+    )

@@ -1,0 +1,529 @@
+"""Training: Stable-Baselines3's algorithms on the native vector environments, with checkpoints and a learning curve.
+
+The tasks never end and are scored by their mean reward. What makes discounted learners do well on them is
+decided here: before training, a pilot run under random valid actions fixes the scaling of observations (saved
+inside the network, `Standardise`) and of rewards (centred, so that values are differences from the average
+and not sums of it).
+"""
+
+import csv
+import io
+import json
+import os
+import pickle
+import platform
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import matchgym
+from matchgym.agents.curve import Evaluation, draw_curve, measure
+from matchgym.agents.extra import BaseAlgorithm, BaseCallback, OffPolicyAlgorithm, torch
+from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for
+from matchgym.agents.policy import CLASSES, AgentPolicy, Standardise
+from matchgym.agents.sb3 import SB3VecEnv, make_native
+from matchgym.envs.instance import InputError, is_count, shorten
+from matchgym.envs.registry import find
+
+PACKAGES = ("gymnasium", "numpy", "numba", "torch", "stable-baselines3", "sb3-contrib")
+MUST_AGREE = (
+    "id",
+    "instance_sha256",
+    "algo",
+    "params",
+    "options",
+    "timesteps",
+    "seed",
+    "measurement",
+)  # to resume
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How the policy is measured during training and after it."""
+
+    points: int = 20  # of the learning curve, after the one before training
+    rows: int = 256  # independent replications
+    warmup: int = 300  # decisions per row that are not counted
+    decisions: int = 300  # counted decisions per row, at each point of the curve
+    final_decisions: int = 4000  # counted decisions per row, at the end, under seeds never used before
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `train` leaves."""
+
+    folder: Path  # model.zip, config.json, progress.csv, curve.json, curve.png
+    policy: AgentPolicy  # the best policy of the learning curve
+    timesteps: int  # environment steps trained
+    seconds: float  # wall time, over all sessions of a resumed training
+    frames_per_second: float  # environment steps per second of training, measuring and saving left out
+    evaluations: list[Evaluation]  # the learning curve
+    final: Evaluation  # `policy`, measured under fresh seeds
+
+
+def train(
+    env_id: str,
+    instance: Any = None,
+    algo: str = "maskable-ppo",
+    timesteps: int | None = None,
+    seed: int = 0,
+    params: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    measurement: Measurement = Measurement(),
+    lines: Mapping[str, float | None] | None = None,
+    progress: bool = True,
+    torch_threads: int = 1,
+) -> TrainingResult:
+    """Train an agent and save it with its configuration and learning curve.
+
+    Parameters
+    ----------
+    env_id : an id of the registry.
+    instance : a catalogue name, a path to a JSON file or a dict of JSON values; None takes the environment's
+        default.
+    algo : "maskable-ppo", "ppo", "a2c" or "dqn".
+    timesteps : environment steps in total, rounded up to whole updates; None takes the algorithm's default.
+    seed : of the network, of the training environment (row b gets seed + b) and, spread far apart, of the
+        measurements.
+    params : changes to the hyperparameters, see `matchgym.agents.hyperparameters`; values may be strings.
+    options : further arguments of the environment.
+    folder : where to write; None means runs/<id>-<instance>-<algo>-s<seed>. A training that is there is
+        replaced.
+    checkpoint_every : environment steps between two checkpoints; None means a tenth of `timesteps`.
+    resume : continue from the folder's last checkpoint to the same `timesteps`. Without a checkpoint training
+        starts anew; a finished training is returned as it is. From a regular checkpoint of an on-policy
+        algorithm the result is the same as if nothing had happened.
+    measurement : how often and how long the policy is measured.
+    lines : horizontal lines of the picture, label -> objective, such as {"LP bound": 4.71}.
+    progress : whether to show a progress bar and notices on stderr.
+    torch_threads : set for the whole process.
+
+    Raises
+    ------
+    InputError : an argument is wrong; the sentence names it.
+    KeyboardInterrupt : after a checkpoint has been saved.
+    """
+    entry = find(env_id)
+    table = hyperparameters_for(entry.id, algo, params)
+    total = default_timesteps(entry.id, algo) if timesteps is None else timesteps
+    every = max(1, total // 10) if checkpoint_every is None and is_count(total, 1) else checkpoint_every
+    counts = {"timesteps": total, "checkpoint_every": every, "torch_threads": torch_threads}
+    for name, value in (
+        counts | {f"measurement {name}": value for name, value in asdict(measurement).items()}
+    ).items():
+        low = 2 if name == "measurement rows" else 0 if name == "measurement warmup" else 1
+        if not is_count(value, low):
+            raise InputError(f"{name} must be an integer >= {low}, not {shorten(value)}.")
+    if not is_count(seed) or seed >= 2**31:
+        raise InputError(f"seed must be an integer from 0 to {2**31 - 1}, not {shorten(seed)}.")
+
+    torch.set_num_threads(torch_threads)
+    console = Console(stderr=True, quiet=not progress, highlight=False)
+    native = make_native(entry.id, instance, table["n_envs"], options=options)
+    chosen = native.unwrapped.instance
+    if folder is None:
+        folder = Path("runs") / re.sub(r"[^\w.+-]", "_", f"{entry.id}-{chosen.name}-{algo}-s{seed}")
+    folder = Path(folder)
+    config = {
+        "id": entry.id,
+        "instance": chosen.to_dict(),
+        "instance_sha256": chosen.sha256,
+        "algo": algo,
+        "params": table,
+        "options": dict(options or {}),
+        "timesteps": int(total),
+        "seed": int(seed),
+        "measurement": asdict(measurement),
+        "checkpoint_every": int(every),  # type: ignore[arg-type]
+        "torch_threads": int(torch_threads),
+        "versions": {"matchgym": matchgym.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
+    }
+    files = Files(folder)
+    saved = files.read_checkpoint(config) if resume else None
+    if resume and saved is None and files.curve.is_file():
+        finished = files.read_result(config)
+        if finished is not None:
+            console.print(f"{folder} is finished already; nothing to resume.")
+            return finished
+    if saved is None:
+        if resume:
+            console.print(f"{folder} holds no checkpoint; training starts from the beginning.")
+        files.start(config)
+        model = build(algo, native, table, seed)
+        recorder = Recorder(files, config, measurement, console)
+    else:
+        model = restore(saved, algo, native, table, seed)
+        recorder = Recorder(files, config, measurement, console, saved)
+        console.print(f"Resuming {folder} at {model.num_timesteps:,} of {total:,} environment steps.")
+
+    with recorder.bar:
+        try:
+            model.learn(
+                max(int(total) - model.num_timesteps, 0), callback=recorder, reset_num_timesteps=saved is None
+            )
+            recorder.finish()
+        except KeyboardInterrupt:
+            recorder.save(is_interrupted=True)
+            console.print(f"Interrupted: a checkpoint is in {folder}; resume the training to continue.")
+            raise
+        policy = AgentPolicy.load(folder, torch_threads)
+        fresh = measure(
+            policy, recorder.arena, _spread_seed(seed, 2), measurement.warmup, measurement.final_decisions,
+            model.num_timesteps, recorder.seconds(),
+        )  # fmt: skip
+    files.write_curve(recorder.evaluations, recorder.frames_per_second(), fresh)
+    files.checkpoint.unlink(missing_ok=True)
+    heading = f"{entry.id}, {chosen.name}: {algo}"
+    draw_curve(recorder.evaluations, files.picture, lines, heading)
+    return TrainingResult(
+        folder,
+        policy,
+        model.num_timesteps,
+        fresh.seconds,
+        recorder.frames_per_second(),
+        recorder.evaluations,
+        fresh,
+    )
+
+
+def _spread_seed(seed: int, purpose: int) -> int:
+    """A seed far from `seed` and from those of other purposes, for row 0 of a vector environment."""
+    return int(np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint32)[0]) + 2**32
+
+
+class Scaling(NamedTuple):
+    """Fixed numbers from the pilot run."""
+
+    observation_shift: list[float]  # obs_dim
+    observation_scale: list[float]  # obs_dim
+    reward_shift: float
+    reward_scale: float
+
+
+def pilot(native: VectorEnv, seed: int, warmup: int = 100, decisions: int = 200) -> Scaling:
+    """Means and standard deviations of observations and rewards under uniformly random valid actions.
+
+    Where episodes terminate, rewards are not centred: that would reward or punish the length of an episode.
+    """
+    rng = np.random.default_rng(seed)
+    native.action_space.seed(seed)
+    obs, _ = native.reset(seed=seed)
+    seen, rewards, may_terminate = [], [], False
+    for decision in range(warmup + decisions):
+        obs, reward, terminated, _, _ = native.step(_random_actions(native, rng))
+        may_terminate = may_terminate or bool(terminated.any())
+        if decision >= warmup:
+            seen.append(obs)
+            rewards.append(reward)
+    observations = np.concatenate(seen).astype(np.float64)
+    deviation = observations.std(axis=0)
+    spread = float(np.std(rewards))
+    return Scaling(
+        observations.mean(axis=0).tolist(),
+        np.where(deviation > 1e-6, deviation, 1.0).tolist(),
+        0.0 if may_terminate else float(np.mean(rewards)),
+        spread if spread > 1e-9 else 1.0,
+    )
+
+
+def _random_actions(native: VectorEnv, rng: np.random.Generator) -> NDArray[Any]:
+    if isinstance(native.single_action_space, gym.spaces.Discrete) and hasattr(
+        native.unwrapped, "action_masks"
+    ):
+        mask = native.unwrapped.action_masks()
+        return (rng.random(mask.shape) * mask).argmax(axis=1)
+    return native.action_space.sample()
+
+
+class LinearDecay:
+    """Learning rate `start`, falling linearly to `start * end_share` over the training."""
+
+    def __init__(self, start: float, end_share: float) -> None:
+        self.start, self.end_share = start, end_share
+
+    def __call__(self, remaining: float) -> float:
+        return self.start * (self.end_share + (1 - self.end_share) * remaining)
+
+
+def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int) -> BaseAlgorithm:
+    """A new learner on a native vector environment, after a pilot run there."""
+    if algo == "maskable-ppo" and not hasattr(native.unwrapped, "action_masks"):
+        raise InputError("algo maskable-ppo needs an environment with action masks; choose ppo.")
+    if algo == "dqn" and not isinstance(native.single_action_space, gym.spaces.Discrete):
+        raise InputError("algo dqn needs an environment with a discrete action; choose ppo.")
+    scaling = pilot(native, _spread_seed(seed, 0))
+    shift, scale = (scaling.reward_shift, scaling.reward_scale) if table["scale_rewards"] else (0.0, 1.0)
+    own = ("n_envs", "net_arch", "activation", "scale_rewards", "learning_rate", "learning_rate_end")
+    return CLASSES[algo](
+        "MlpPolicy",
+        SB3VecEnv(native, shift, scale),
+        learning_rate=LinearDecay(table["learning_rate"], table["learning_rate_end"]),
+        policy_kwargs={
+            "features_extractor_class": Standardise,
+            "features_extractor_kwargs": {
+                "shift": scaling.observation_shift,
+                "scale": scaling.observation_scale,
+            },
+            "net_arch": list(table["net_arch"]),
+            "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[table["activation"]],
+        },
+        seed=seed,
+        device="cpu",
+        **{name: value for name, value in table.items() if name not in own},
+    )
+
+
+def snapshot(model: BaseAlgorithm, is_interrupted: bool) -> dict[str, Any]:
+    """All that a learner needs to go on: network, optimiser, environment, streams of random numbers, replay buffer.
+
+    An interrupted learner is between two states, so its environment is left behind and a resumed one starts a
+    new episode.
+    """
+    network = io.BytesIO()
+    model.save(network)
+    env = model.get_env()
+    assert isinstance(env, SB3VecEnv)
+    return {
+        "model": network.getvalue(),
+        "env": None if is_interrupted else env,
+        "rewards": (env.reward_shift, env.reward_scale),
+        "streams": (torch.get_rng_state(), np.random.get_state(), random.getstate()),
+        "exploration": model.action_space.np_random.bit_generator.state,
+        "replay": model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else None,
+    }
+
+
+def restore(
+    saved: Mapping[str, Any], algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int
+) -> BaseAlgorithm:
+    """The learner of a snapshot; `native` is used where the snapshot holds no environment."""
+    is_interrupted = saved["env"] is None
+    env = SB3VecEnv(native, *saved["rewards"]) if is_interrupted else saved["env"]
+    model = CLASSES[algo].load(io.BytesIO(saved["model"]), env=env, device="cpu", force_reset=is_interrupted)
+    if is_interrupted:
+        env.seed(_spread_seed(seed, 3 + model.num_timesteps))
+    else:
+        env._reset_seeds()  # loading has asked for a new start from the seed; the streams go on instead
+    if isinstance(model, OffPolicyAlgorithm):
+        model.replay_buffer = saved["replay"]
+    torch_state, numpy_state, python_state = saved["streams"]
+    torch.set_rng_state(torch_state)
+    np.random.set_state(numpy_state)
+    random.setstate(python_state)
+    model.action_space.np_random.bit_generator.state = saved["exploration"]
+    return model
+
+
+class Recorder(BaseCallback):
+    """Measures, saves and shows progress between two updates of the learner, where its state is whole."""
+
+    def __init__(
+        self,
+        files: "Files",
+        config: Mapping[str, Any],
+        measurement: Measurement,
+        console: Console,
+        saved: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.files, self.config, self.measurement = files, config, measurement
+        self.evaluations: list[Evaluation] = saved["evaluations"] if saved else []
+        self.rows: list[dict[str, float]] = saved["rows"] if saved else []
+        self.earlier: float = saved["seconds"] if saved else 0.0
+        self.aside: float = saved["aside"] if saved else 0.0  # seconds spent on measuring and saving
+        self.saved_at: int = saved["timesteps"] if saved else 0
+        self.started = self.shown = time.perf_counter()
+        entry = find(config["id"])
+        options = {"synchronised": True} if "synchronised" in entry.model.options else {}
+        self.arena = make_native(
+            entry.id, config["instance"], measurement.rows, -1, dict(config["options"]) | options
+        )
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(), console=console, disable=console.quiet, transient=True,
+        )  # fmt: skip
+        self.task = self.bar.add_task(f"training {config['algo']}", total=config["timesteps"], note="")
+
+    def seconds(self) -> float:
+        """Wall time so far, over all sessions."""
+        return self.earlier + time.perf_counter() - self.started
+
+    def frames_per_second(self) -> float:
+        return self.model.num_timesteps / max(self.seconds() - self.aside, 1e-9)
+
+    def _on_rollout_start(self) -> None:
+        done, total = self.model.num_timesteps, self.config["timesteps"]
+        if time.perf_counter() - self.shown > 0.1:
+            self.shown = time.perf_counter()
+            note = f"{self.frames_per_second():,.0f} steps/s"
+            if self.evaluations:
+                note += f"  objective {self.evaluations[-1].mean:.4g}"
+            self.bar.update(self.task, completed=done, note=note)
+        points = self.measurement.points
+        if not self.evaluations or done * points // total > self.evaluations[-1].timesteps * points // total:
+            self.evaluate()
+        if done >= self.saved_at + self.config["checkpoint_every"]:
+            self.save()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def evaluate(self) -> None:
+        """Add a point to the learning curve; the best policy so far becomes model.zip."""
+        began = time.perf_counter()
+        setting = self.measurement
+        point = measure(
+            AgentPolicy(self.model), self.arena, _spread_seed(self.config["seed"], 1), setting.warmup,
+            setting.decisions, self.model.num_timesteps, self.seconds(),
+        )  # fmt: skip
+        if not self.evaluations or point.mean >= max(earlier.mean for earlier in self.evaluations):
+            network = io.BytesIO()
+            self.model.save(network)
+            write_whole(self.files.model, network.getvalue())
+        self.evaluations.append(point)
+        self.rows.append(self._row(point))
+        self.files.write_progress(self.rows)
+        self.files.write_curve(self.evaluations, self.frames_per_second(), None)
+        self.aside += time.perf_counter() - began
+
+    def _row(self, point: Evaluation) -> dict[str, float]:
+        row = asdict(point) | {"frames_per_second": self.frames_per_second()}
+        recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        if recent:
+            row["episode_reward"] = float(np.mean(recent))
+        return row | {
+            name.removeprefix("train/"): float(value)
+            for name, value in self.logger.name_to_value.items()
+            if name.startswith("train/") and isinstance(value, int | float | np.number)
+        }
+
+    def save(self, is_interrupted: bool = False) -> None:
+        """Write a checkpoint, in one stroke."""
+        began = time.perf_counter()
+        record = snapshot(self.model, is_interrupted)
+        self.saved_at = self.model.num_timesteps
+        record |= {"config": dict(self.config), "timesteps": self.saved_at, "evaluations": self.evaluations}
+        record |= {"rows": self.rows, "seconds": self.seconds(), "aside": self.aside}
+        write_whole(self.files.checkpoint, pickle.dumps(record))
+        self.aside += time.perf_counter() - began
+
+    def finish(self) -> None:
+        """The last point of the curve."""
+        if not self.evaluations or self.evaluations[-1].timesteps < self.model.num_timesteps:
+            self.evaluate()
+        self.bar.update(self.task, completed=self.model.num_timesteps)
+
+
+class Files:
+    """The files of a training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config, self.model = folder / "config.json", folder / "model.zip"
+        self.progress, self.curve, self.picture = (
+            folder / "progress.csv",
+            folder / "curve.json",
+            folder / "curve.png",
+        )
+        self.checkpoint = folder / "checkpoint.pkl"
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Make the folder, free of the files of an earlier training."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in (self.model, self.progress, self.curve, self.picture, self.checkpoint):
+                path.unlink(missing_ok=True)
+            write_whole(self.config, json.dumps(config, indent=1).encode())
+        except OSError as error:
+            raise InputError(
+                f"folder {shorten(str(self.folder))} cannot be written ({error.strerror}); name another."
+            ) from None
+
+    def read_checkpoint(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The checkpoint of the same training, if there is one; InputError if it is of another training."""
+        if not self.checkpoint.is_file():
+            return None
+        try:
+            saved = pickle.loads(self.checkpoint.read_bytes())
+            before = saved["config"]
+        except Exception as error:
+            raise InputError(
+                f"checkpoint.pkl in {shorten(str(self.folder))} cannot be read ({type(error).__name__}); train without resume."
+            ) from None
+        self._check_agreement(before, config)
+        return saved
+
+    def read_result(self, config: Mapping[str, Any]) -> TrainingResult | None:
+        """The result of a training that came to its end."""
+        try:
+            curve, before = json.loads(self.curve.read_text()), json.loads(self.config.read_text())
+        except (OSError, ValueError):
+            return None
+        if not curve.get("final") or not self.model.is_file():
+            return None
+        self._check_agreement(before, config)
+        evaluations, final = (
+            [Evaluation(**point) for point in curve["evaluations"]],
+            Evaluation(**curve["final"]),
+        )
+        return TrainingResult(
+            self.folder, AgentPolicy.load(self.folder, config["torch_threads"]), final.timesteps,
+            final.seconds, curve["frames_per_second"], evaluations, final,
+        )  # fmt: skip
+
+    def _check_agreement(self, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        for name in MUST_AGREE:
+            if before.get(name) != config[name]:
+                raise InputError(
+                    f"{name} differs from the training in {shorten(str(self.folder))}: give the same, or train without resume."
+                )
+
+    def write_progress(self, rows: list[dict[str, float]]) -> None:
+        """progress.csv, a row per point of the learning curve."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.progress, text.getvalue().encode())
+
+    def write_curve(
+        self, evaluations: list[Evaluation], frames_per_second: float, final: Evaluation | None
+    ) -> None:
+        """curve.json; `final` is null until the training has come to its end."""
+        record = {
+            "evaluations": [asdict(point) for point in evaluations],
+            "final": asdict(final) if final else None,
+            "frames_per_second": frames_per_second,
+        }
+        write_whole(self.curve, json.dumps(record, indent=1).encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file in one stroke: a reader, or a crash, finds the old content or the new, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

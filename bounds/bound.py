@@ -1,0 +1,85 @@
+"""What a bound is: a value, the solution behind it, and a certificate that anyone can check without a solver."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from matchgym.bounds.rational import CertificateError, round_down, round_up
+from matchgym.envs.instance import Instance
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a certificate proves of the bounded quantity, in exact arithmetic: a lower value, an upper value, or both."""
+
+    lower: Fraction | None = None
+    upper: Fraction | None = None
+
+
+Prover = Callable[[Any, dict[str, Any]], Proof]  # (instance, certificate) -> Proof
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A bound on what any policy can earn on an instance, in objective units.
+
+    `value` is the solver's number. `lower` and `upper` are what the certificate proves; the published number is
+    `certified_value`, which is `upper` for an upper bound and `lower` for a lower one.
+    """
+
+    kind: str
+    sense: str  # "upper" or "lower"
+    value: float
+    lower: float | None
+    upper: float | None
+    solution: dict[str, Any]  # arrays named after the paper's variables
+    duals: dict[str, Any]  # arrays named after the constraints
+    certificate: dict[str, Any]  # JSON values
+    instance: Instance = field(repr=False)
+    prove: Prover = field(repr=False)
+
+    @property
+    def certified_value(self) -> float:
+        certified = self.upper if self.sense == "upper" else self.lower
+        assert certified is not None
+        return certified
+
+    def verify(self) -> float:
+        """Derive the bound anew from the instance and the certificate, in rational arithmetic and without any solver.
+
+        Whatever the multipliers, the derived value is a valid bound: bad ones only weaken it. Returns the certified value.
+        Raises CertificateError if the certificate is malformed or proves anything else than `lower` and `upper`.
+        """
+        proof = self.prove(self.instance, self.certificate)
+        derived = _rounded(proof)
+        if derived != (self.lower, self.upper):
+            raise CertificateError(
+                f"the certificate of {self.kind} proves (lower, upper) = {derived}, not {(self.lower, self.upper)} as stated."
+            )
+        return self.certified_value
+
+
+def _rounded(proof: Proof) -> tuple[float | None, float | None]:
+    return (
+        None if proof.lower is None else round_down(proof.lower),
+        None if proof.upper is None else round_up(proof.upper),
+    )
+
+
+def certify(
+    kind: str, sense: str, value: float, instance: Instance, prove: Prover, certificate: dict[str, Any], **found: Any
+) -> Bound:
+    """The bound that a certificate proves; `found` holds `solution` and `duals`."""
+    lower, upper = _rounded(prove(instance, certificate))
+    return Bound(
+        kind=kind,
+        sense=sense,
+        value=value,
+        lower=lower,
+        upper=upper,
+        certificate=certificate,
+        instance=instance,
+        prove=prove,
+        **found,
+    )

@@ -1,0 +1,52 @@
+"""A linear programme stated with PuLP, solved by HiGHS, and held open so that rows can be added to it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pulp
+from numpy.typing import NDArray
+
+TOLERANCE = 1e-10  # primal and dual feasibility; HiGHS accepts no less
+
+
+class HeldProgramme:
+    """A maximisation problem after its first solve; `add_row` and `solve_again` continue from the last basis.
+
+    Multipliers are those of a maximisation: >= 0 for a `<=` row or an upper bound, free for an equation.
+    """
+
+    def __init__(self, problem: pulp.LpProblem) -> None:
+        assert problem.sense == pulp.LpMaximize
+        self.problem = problem
+        problem.solve(
+            pulp.HiGHS(
+                msg=False, threads=1, primal_feasibility_tolerance=TOLERANCE, dual_feasibility_tolerance=TOLERANCE
+            )
+        )
+        self.solver: Any = problem.solverModel
+        self._read()
+
+    def _read(self) -> None:
+        status = self.solver.modelStatusToString(self.solver.getModelStatus())
+        if status != "Optimal":
+            raise RuntimeError(f"HiGHS ended with status {status!r} on the linear programme {self.problem.name}.")
+        solution = self.solver.getSolution()
+        self.values = np.array(solution.col_value)
+        self.row_multipliers = -np.array(solution.row_dual)
+        self.column_multipliers = -np.array(solution.col_dual)
+        self.value = -float(self.solver.getInfo().objective_function_value)
+
+    def indices(self, variables: Sequence[pulp.LpVariable]) -> NDArray[np.int64]:
+        """The columns of some variables."""
+        return np.array([variable.index for variable in variables], np.int64)
+
+    def add_row(self, columns: NDArray[np.int64], upper: float) -> int:
+        """Add the row sum of `columns` <= upper; returns its number."""
+        self.solver.addRow(-np.inf, upper, len(columns), columns.astype(np.int32), np.ones(len(columns)))
+        return self.solver.getNumRow() - 1
+
+    def solve_again(self) -> None:
+        """Solve with the rows added since."""
+        self.solver.run()
+        self._read()

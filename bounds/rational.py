@@ -1,0 +1,70 @@
+"""Exact rational arithmetic for certificates: enclosures of e^-x and of Poisson tails, and directed rounding to floats."""
+
+import math
+from fractions import Fraction
+
+from matchgym.envs.instance import InputError
+
+BITS = 256  # enclosures are about 2^-BITS wide
+
+
+class CertificateError(InputError):
+    """A certificate is malformed, or it does not prove the value it came with."""
+
+
+def exact(number: object) -> Fraction:
+    """The rational value of a finite float or int of a certificate."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise CertificateError(f"a certificate holds {number!r} where a finite number is needed.")
+    return Fraction(number)
+
+
+def round_up(value: Fraction) -> float:
+    """The smallest float >= value."""
+    nearest = float(value)
+    return nearest if Fraction(nearest) >= value else math.nextafter(nearest, math.inf)
+
+
+def round_down(value: Fraction) -> float:
+    """The largest float <= value."""
+    return -round_up(-value)
+
+
+def coarsen(value: Fraction) -> Fraction:
+    """A number >= value, by less than 2^-BITS, whose denominator is 2^BITS: keeps long sums of ratios short."""
+    return Fraction(math.ceil(value * 2**BITS), 2**BITS)
+
+
+def exp_minus(x: Fraction) -> tuple[Fraction, Fraction]:
+    """Rational numbers (low, high) with low <= e^-x <= high, for x >= 0.
+
+    e^(x / 2^k) with x / 2^k <= 1/2 is summed by Taylor's series in integers of BITS + 64 bits, rounded down for one sum and up
+    for the other (the rest of the series is at most the last term), inverted, and squared k times.
+    """
+    if x > 4 * BITS:
+        return Fraction(0), Fraction(1, 2**BITS)
+    halvings = max(0, math.ceil(2 * x).bit_length())
+    one = 1 << (BITS + 64)
+    argument = x / 2**halvings
+    below, above = math.floor(argument * one), math.ceil(argument * one)
+    low_sum = low_term = high_sum = high_term = one
+    order = 0
+    while high_term > 1:
+        order += 1
+        low_term = low_term * below // (one * order)
+        high_term = -(-high_term * above // (one * order))
+        low_sum += low_term
+        high_sum += high_term
+    low, high = one * one // (high_sum + high_term), -(-one * one // low_sum)
+    for _ in range(halvings):
+        low, high = low * low // one, -(-high * high // one)
+    return Fraction(low, one), Fraction(high, one)
+
+
+def poisson_tail(mean: Fraction, count: int) -> Fraction:
+    """An upper bound on Pr[Poisson(mean) >= count]."""
+    term = partial = Fraction(1) if count > 0 else Fraction(0)
+    for k in range(1, count):
+        term = term * mean / k
+        partial += term
+    return max(Fraction(0), 1 - exp_minus(mean)[0] * partial)

@@ -1,0 +1,351 @@
+"""Bounds for stationary bipartite matching: the linear programmes of arXiv 2411.08218, and the exact optimum when small.
+
+With x_ij the rate of matches of customer type j to supplier type i and x_ia the rate at which suppliers of type i leave
+unmatched, TLP_on is
+
+    max  sum_ij r_ij x_ij
+    (1)  x_ia + sum_j x_ij = lambda_i                                          for all i      (conservation)
+    (2)  sum_{i in H} x_ij <= gamma_j (1 - exp(-sum_{i in H} rho_i))           for all j, H   (some supplier of H is present)
+    (3)  x_ij / gamma_j <= x_ia / mu_i                                         for all i, j   (Pr[Q_i >= 1] <= E[Q_i])
+    (4)  x >= 0
+
+(2) holds for every policy because the suppliers present, matched or not, are independent Poisson(rho_i); (3) is PASTA and holds
+for policies that do not know the future. The kinds of bound keep these constraints:
+
+    tlp-online      (1) (2) (3)            on the best online policy
+    tlp-offline     (1) (2)                on the best policy that knows all arrival and departure times
+    fluid           (1) (3)
+    flow            (1) (3) and sum_i x_ij <= gamma_j                          [Aouad, Saritac]
+    singleton       (1) (3) and (2) for single types only                      [Kessel, Saberi, Shameli, Wajc]
+    flow-singleton  the last two together
+    optimum         average-reward dynamic programming on a truncated state space, with a bracket around OPT_on
+
+The programmes are solved in y_ij = x_ij / gamma_j and the share s_i = x_ia / lambda_i of suppliers that leave unmatched, which
+keeps the coefficients near 1 whatever the rates; pairs with r_ij = 0 are left out (x_ij = 0 loses nothing).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pulp
+from numpy.typing import NDArray
+
+from matchgym.bounds.bound import Bound, Proof, certify
+from matchgym.bounds.chain import bellman, box_of, make_box, policy_iteration
+from matchgym.bounds.programme import HeldProgramme
+from matchgym.bounds.rational import CertificateError, coarsen, exact, exp_minus, poisson_tail
+from matchgym.envs.instance import InputError, is_count, shorten
+from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
+
+CUT_TOLERANCE = 1e-10  # violation of (2), in units of y, below which no row is added
+MAX_ROUNDS = 200
+BRACKET = 1e-8  # width of the bracket of `optimum` due to truncation, relative to the value of the reward flow
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which constraints a kind keeps besides (1) and (4)."""
+
+    pasta: bool = True  # (3)
+    singletons: bool = False  # (2) for H = {i}
+    subsets: bool = False  # (2) for all H
+    flow: bool = False  # sum_i y_ij <= 1
+
+
+FORMS = {
+    "tlp-online": Form(singletons=True, subsets=True),
+    "tlp-offline": Form(pasta=False, singletons=True, subsets=True),
+    "fluid": Form(),
+    "flow": Form(flow=True),
+    "singleton": Form(singletons=True),
+    "flow-singleton": Form(singletons=True, flow=True),
+}
+KINDS = (*FORMS, "optimum")  # the first is the default
+
+
+def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
+    """A bound in reward per unit of time; `instance` is anything `gym.make` takes. InputError for an unknown kind."""
+    if kind == "optimum":
+        return optimum(instance)
+    if kind not in FORMS:
+        raise InputError(f"unknown kind {shorten(kind)} of bound; the kinds are {', '.join(KINDS)}.")
+    return linear_programme(instance, kind)
+
+
+def tlp_online(instance: Any) -> Bound:
+    """TLP_on: an upper bound on every policy that does not know the future (Claim 2.1)."""
+    return linear_programme(instance, "tlp-online")
+
+
+def tlp_offline(instance: Any) -> Bound:
+    """TLP_off: an upper bound on every policy, also one that knows all arrival and departure times (Section 4)."""
+    return linear_programme(instance, "tlp-offline")
+
+
+def worst_prefixes(y: NDArray[np.float64], offered: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:
+    """Separation of (2), for each customer type (Appendix C.2).
+
+    Sort the supplier types by y_ij / rho_i, decreasing; only prefixes of that order can be the most violated set, and likewise
+    the set with the largest ratio of the two sides.
+
+    Returns the order (I, J), the slack of the prefix of each length (I, J), negative if violated, and the worst ratio (J,).
+    """
+    order = np.argsort(-y / offered[:, None], axis=0, kind="stable")
+    left = np.take_along_axis(y, order, 0).cumsum(0)
+    right = -np.expm1(-offered[order].cumsum(0))
+    return order, right - left, (left / right).max(0)
+
+
+def linear_programme(instance: Any, kind: str) -> Bound:
+    """Solve one of the programmes above, adding rows of (2) while one is violated.
+
+    Every master problem is a relaxation, so its value bounds the policies even before the last round. The solution is then
+    scaled down, customer type by customer type, until it satisfies all of (2) exactly; `solution` has x (I, J), abandonment
+    (I,) = x_ia, and `lower`, its value.
+    """
+    instance, form = MODEL.load(instance), FORMS[kind]
+    lam, mu, gamma, offered = (
+        instance.supplier_rates,
+        instance.departure_rates,
+        instance.customer_rates,
+        instance.offered,
+    )
+    n, m = instance.rewards.shape
+    rows, columns = np.nonzero(instance.rewards)
+    ceiling = 1.0 if form.flow or form.subsets else None
+    cap = -np.expm1(-offered) if form.singletons else [ceiling] * n
+
+    # State the first master problem.
+    problem = pulp.LpProblem(kind.replace("-", "_"), pulp.LpMaximize)
+    y = {(i, j): pulp.LpVariable(f"y_{i}_{j}", 0, cap[i]) for i, j in zip(rows.tolist(), columns.tolist())}
+    leaving = [pulp.LpVariable(f"s_{i}", 0, 1) for i in range(n)]
+    unit = float((gamma * instance.rewards).max()) or 1.0
+    problem += pulp.LpAffineExpression([(y[i, j], gamma[j] * instance.rewards[i, j] / unit) for i, j in y])
+    of_supplier, of_customer = defaultdict(list), defaultdict(list)
+    for i, j in y:
+        of_supplier[i].append(j)
+        of_customer[j].append(i)
+    conservation, pasta, total = [], {}, {}
+    for i in range(n):
+        conservation.append(
+            pulp.LpAffineExpression([(leaving[i], 1.0)] + [(y[i, j], gamma[j] / lam[i]) for j in of_supplier[i]]) == 1
+        )
+        problem.addConstraint(conservation[-1], f"conservation_{i}")
+    if form.pasta:
+        for i, j in y:
+            pasta[i, j] = pulp.LpAffineExpression([(y[i, j], 1.0), (leaving[i], -offered[i])]) <= 0
+            problem.addConstraint(pasta[i, j], f"pasta_{i}_{j}")
+    if form.flow or form.subsets:
+        limit = -float(np.expm1(-offered.sum())) if form.subsets else 1.0
+        for j, present in of_customer.items():
+            total[j] = pulp.LpAffineExpression([(y[i, j], 1.0) for i in present]) <= limit
+            problem.addConstraint(total[j], f"total_{j}")
+
+    # Solve, and cut.
+    held = HeldProgramme(problem)
+    y_columns = np.full((n, m), -1)
+    y_columns[rows, columns] = held.indices(list(y.values()))
+    cuts: dict[tuple[int, tuple[int, ...]], int] = {}
+    for _ in range(MAX_ROUNDS if form.subsets else 0):
+        shares = np.zeros((n, m))
+        shares[rows, columns] = held.values[y_columns[rows, columns]].clip(0)
+        order, slack, _ = worst_prefixes(shares, offered)
+        worst, before = slack.argmin(0), len(cuts)
+        for j in np.nonzero(slack.min(0) < -CUT_TOLERANCE)[0].tolist():
+            subset = order[: worst[j] + 1, j]
+            key = (j, tuple(sorted(subset.tolist())))
+            if key not in cuts:
+                present = y_columns[subset, j]
+                cuts[key] = held.add_row(present[present >= 0], -float(np.expm1(-offered[subset].sum())))
+        if len(cuts) == before:
+            break
+        held.solve_again()
+
+    # A feasible solution: scale each customer type into (2).
+    shares = np.zeros((n, m))
+    shares[rows, columns] = held.values[y_columns[rows, columns]].clip(0)
+    if form.subsets:
+        shares /= np.maximum(1.0, worst_prefixes(shares, offered)[2])
+    x = shares * gamma
+    abandonment = lam - x.sum(1)
+
+    # Multipliers in the units of (1)-(4): reward per unit of x, and of y for (2) and (3).
+    alpha = np.array([held.row_multipliers[row.index] for row in conservation]) * unit / lam
+    z = [[i, j, unit * held.row_multipliers[row.index]] for (i, j), row in pasta.items()]
+    beta = [[j, list(range(n)), unit * held.row_multipliers[row.index]] for j, row in total.items()]
+    beta += [[j, list(subset), unit * held.row_multipliers[row]] for (j, subset), row in cuts.items()]
+    if form.singletons:
+        beta += [[j, [i], unit * held.column_multipliers[y_columns[i, j]]] for i, j in y]
+    certificate = {
+        "alpha": alpha.tolist(),
+        "z": [[i, j, float(value)] for i, j, value in z if value > 0],
+        "beta": [[j, subset, float(value)] for j, subset, value in beta if value > 0],
+    }
+    return certify(
+        kind,
+        "upper",
+        held.value * unit,
+        instance,
+        PROVERS[kind],
+        certificate,
+        solution={"x": x, "abandonment": abandonment},
+        duals={"supplier": alpha, "pasta": certificate["z"], "subsets": certificate["beta"]},
+    )
+
+
+def prove_linear_programme(instance: StationaryMatchingInstance, certificate: dict[str, Any], form: Form) -> Proof:
+    """The upper bound that multipliers prove, by weak duality in exact arithmetic.
+
+    alpha_i (any sign) multiplies mu_i a_i + sum_j gamma_j y_ij = lambda_i with a_i = x_ia / mu_i, z_ij >= 0 multiplies
+    y_ij <= a_i and beta_jH >= 0 multiplies y_j(H) <= 1 - exp(-rho(H)). What a column is still worth after that, if anything, is
+    paid for at the largest value it can take: the price of floating-point multipliers. So
+
+        sum_i lambda_i alpha_i + sum_jH beta_jH (1 - exp(-rho(H)))
+            + sum_i (sum_j z_ij - mu_i alpha_i)^+ rho_i
+            + sum_ij (gamma_j (r_ij - alpha_i) - z_ij - sum_{H with i} beta_jH)^+ max y_ij
+
+    is an upper bound for every alpha, z, beta. Negative z and beta count as 0.
+    """
+    n, m = instance.rewards.shape
+    lam = [Fraction(rate) for rate in instance.supplier_rates.tolist()]
+    mu = [Fraction(rate) for rate in instance.departure_rates.tolist()]
+    gamma = [Fraction(rate) for rate in instance.customer_rates.tolist()]
+    offered = [coarsen(arrival / departure) for arrival, departure in zip(lam, mu)]
+    alpha = [exact(value) for value in certificate["alpha"]]
+    if len(alpha) != n:
+        raise CertificateError(f"a certificate has {len(alpha)} multipliers alpha where {n} are needed.")
+
+    paid: dict[tuple[int, int], Fraction] = defaultdict(Fraction)
+    z_sum = [Fraction(0)] * n
+    for i, j, value in certificate["z"]:
+        if not form.pasta:
+            raise CertificateError("a certificate uses constraint (3), which this kind of bound does not have.")
+        multiplier = max(exact(value), Fraction(0))
+        paid[_index(i, n), _index(j, m)] += multiplier
+        z_sum[i] += multiplier
+    value = sum(arrival * price for arrival, price in zip(lam, alpha))
+    for j, subset, weight in certificate["beta"]:
+        members = {_index(i, n) for i in subset}
+        multiplier = max(exact(weight), Fraction(0))
+        if form.subsets or (form.singletons and len(members) == 1):
+            right = 1 - exp_minus(sum((offered[i] for i in members), Fraction(0)))[0]
+        elif form.flow:
+            right = Fraction(1)
+        else:
+            raise CertificateError("a certificate uses constraint (2) for a set that this kind of bound does not have.")
+        value += multiplier * right
+        for i in members:
+            paid[i, _index(j, m)] += multiplier
+
+    value += sum(max(Fraction(0), z_sum[i] - mu[i] * alpha[i]) * offered[i] for i in range(n))
+    for i in range(n):
+        largest = [offered[i]] if form.pasta else [Fraction(1)]  # (3), or (2) for {i}
+        if form.flow or form.subsets:
+            largest.append(Fraction(1))
+        for j, reward in enumerate(instance.rewards[i].tolist()):
+            if reward > 0 or (i, j) in paid:
+                left_over = gamma[j] * (Fraction(reward) - alpha[i]) - paid.get((i, j), Fraction(0))
+            else:
+                left_over = -gamma[j] * alpha[i]
+            if left_over > 0:
+                value += left_over * min(largest)
+    return Proof(upper=value)
+
+
+def _index(number: Any, size: int) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < size:
+        raise CertificateError(f"a certificate names type {number!r} where 0 to {size - 1} are meant.")
+    return number
+
+
+@dataclass(frozen=True)
+class _FormProver:
+    form: Form
+
+    def __call__(self, instance: Any, certificate: dict[str, Any]) -> Proof:
+        return prove_linear_programme(instance, certificate, self.form)
+
+
+PROVERS: dict[str, Callable[[Any, dict[str, Any]], Proof]] = {kind: _FormProver(form) for kind, form in FORMS.items()}
+
+
+def optimum(instance: Any) -> Bound:
+    """OPT_on, the gain of the best policy, within a certified bracket [lower, upper] (Section 2.1, Bellman equation).
+
+    Policy iteration on queues cut off at caps gives a bias h; `solution` has it as h (one axis per supplier type), with
+    `actions`, one axis for the customer type and one per supplier type (I = no match). Raises InputError if too large.
+    """
+    instance = MODEL.load(instance)
+    worth = min(
+        float(instance.supplier_rates @ instance.rewards.max(1)),
+        float(instance.customer_rates @ instance.rewards.max(0)),
+    )
+    box = make_box(instance, BRACKET * (worth or 1.0), "optimum")
+    found = policy_iteration(box)
+    shape = tuple(cap + 1 for cap in box.caps)
+    # Any h proves a bracket; on a grid of 2^-bits its numbers have about 64 bits.
+    bits = max(0, 64 - int(np.frexp(np.abs(found.bias).max())[1]))
+    certificate = {
+        "caps": list(box.caps),
+        "bits": bits,
+        "h": [round(Fraction(h) * Fraction(2) ** bits) for h in found.bias.tolist()],
+    }
+    return certify(
+        "optimum",
+        "upper",
+        found.gain,
+        instance,
+        prove_optimum,
+        certificate,
+        solution={"h": found.bias.reshape(shape), "actions": found.actions.reshape(-1, *shape), "caps": box.caps},
+        duals={},
+    )
+
+
+def prove_optimum(instance: StationaryMatchingInstance, certificate: dict[str, Any]) -> Proof:
+    """The bracket that any function h on the box proves, in integers of a common unit.
+
+    min_Q B(h)(Q) <= g_box <= max_Q B(h)(Q) with B the right-hand side of the Bellman equation; losing suppliers at a cap is an
+    admissible policy, so the minimum bounds OPT_on from below; adding sum_i lambda_i max_j r_ij Pr[Poisson(rho_i) >= C_i] to the
+    maximum bounds it from above.
+    """
+    caps, bits = certificate["caps"], certificate["bits"]
+    if len(caps) != instance.n_suppliers or not all(is_count(cap, 1) for cap in caps) or not is_count(bits):
+        raise CertificateError(
+            f"a certificate has caps {shorten(caps)} and bits {shorten(bits)} where integers are needed."
+        )
+    box = box_of(instance, tuple(caps))
+    if len(certificate["h"]) != box.size or not all(type(h) is int for h in certificate["h"]):
+        raise CertificateError(f"a certificate needs {box.size} integers h.")
+    rates = [instance.supplier_rates, instance.departure_rates, instance.customer_rates]
+    rate_bits = _bits(np.concatenate(rates))
+    bits_used = max(bits, _bits(instance.rewards.ravel()))
+    scales: dict[str, Any] = {
+        name: [_integer(rate, rate_bits) for rate in values.tolist()]
+        for name, values in zip(("supplier_rates", "departure_rates", "customer_rates"), rates)
+    }
+    scales["rewards"] = [[_integer(reward, bits_used) for reward in row] for row in instance.rewards.tolist()]
+    h = np.array(certificate["h"], object) * (1 << (bits_used - bits))
+    gains = bellman(box, h, scales)
+    unit = Fraction(1, 1 << (bits_used + rate_bits))
+    lost = sum(
+        Fraction(arrivals) * Fraction(worth) * poisson_tail(coarsen(Fraction(arrivals) / Fraction(departures)), cap)
+        for arrivals, departures, worth, cap in zip(
+            instance.supplier_rates.tolist(), instance.departure_rates.tolist(), instance.rewards.max(1).tolist(), caps
+        )
+    )
+    return Proof(lower=int(gains.min()) * unit, upper=int(gains.max()) * unit + lost)
+
+
+def _bits(values: NDArray[np.float64]) -> int:
+    """The least b such that all values are multiples of 2^-b."""
+    return max(value.as_integer_ratio()[1].bit_length() - 1 for value in values.tolist())
+
+
+def _integer(value: float, bits: int) -> int:
+    numerator, denominator = value.as_integer_ratio()
+    return numerator * ((1 << bits) // denominator)
