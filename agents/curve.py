@@ -42,8 +42,8 @@ def measure(
 ) -> Evaluation:
     """The objective of a policy on a native vector environment.
 
-    objective = `instance.objective_scale` x mean reward per decision, with a t-interval over the rows, which are independent
-    replications. Row b starts with the seed `seed + b`; the first `warmup` decisions are not counted, the
+    objective = `instance.objective_scale` x mean reward per decision, with a t-interval over the rows, which are
+    independent replications. Row b starts with the seed `seed + b`; the first `warmup` decisions are not counted, the
     next `decisions` are. The policy acts deterministically and under the mask.
     """
     rows, unwrapped = native.num_envs, native.unwrapped
@@ -95,12 +95,8 @@ def draw_curve(
         ) from None
 
     steps = np.array([point.timesteps for point in evaluations], float)
-    mean, low, high = (
-        np.array([getattr(point, name) for point in evaluations]) for name in ("mean", "low", "high")
-    )
-    references = {
-        label: value for label, value in (lines or {}).items() if value is not None and np.isfinite(value)
-    }
+    mean, low, high = (np.array([getattr(point, name) for point in evaluations]) for name in ("mean", "low", "high"))
+    references = {label: value for label, value in (lines or {}).items() if value is not None and np.isfinite(value)}
 
     figure = Figure(figsize=(8, 4.6), dpi=160, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
@@ -113,9 +109,7 @@ def draw_curve(
     axes.set_xlim(0, max(steps[-1], 1.0))
     # Labels stand right of the axes; those that would overlap are pushed apart.
     labels = [("trained agent", float(mean[-1]), _LINE)]
-    for (label, value), colour in zip(
-        references.items(), _REFERENCES * (1 + len(references) // len(_REFERENCES))
-    ):
+    for (label, value), colour in zip(references.items(), _REFERENCES * (1 + len(references) // len(_REFERENCES))):
         axes.axhline(value, color=colour, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
         labels.append((label, value, colour))
     labels.sort(key=lambda entry: entry[1])

@@ -21,9 +21,7 @@ except ModuleNotFoundError as error:
         "pandas",
     ):
         raise
-    raise InputError(
-        f'training needs the package {error.name}; install it with: pip install "matchgym[rl]".'
-    ) from None
+    raise InputError(f'training needs the package {error.name}; install it with: pip install "matchgym[rl]".') from None
 
 __all__ = [
     "A2C",

@@ -11,8 +11,7 @@ Parameters that are not Stable-Baselines3's own:
 - `activation`: "tanh" or "relu".
 - `learning_rate_end`: the learning rate falls linearly from `learning_rate` to this share of it.
 - `scale_rewards`: subtract the mean and divide by the standard deviation that rewards have under uniformly
-  random valid
-  actions. The best policy stays the best where episodes are only ever truncated.
+  random valid actions. The best policy stays the best where episodes are only ever truncated.
 """
 
 import json
@@ -31,7 +30,7 @@ _SHARED: Values = {"net_arch": [64, 64], "activation": "tanh", "scale_rewards": 
 _PPO: Values = {
     "n_envs": 256,
     "n_steps": 64,
-    "batch_size": 4096,
+    "batch_size": 2048,
     "n_epochs": 4,
     "learning_rate": 1e-3,
     "learning_rate_end": 0.02,
@@ -75,9 +74,7 @@ _DQN: Values = {
     **_SHARED,
 }
 
-ALGORITHMS: Mapping[str, Values] = MappingProxyType(
-    {"maskable-ppo": _PPO, "ppo": _PPO, "a2c": _A2C, "dqn": _DQN}
-)
+ALGORITHMS: Mapping[str, Values] = MappingProxyType({"maskable-ppo": _PPO, "ppo": _PPO, "a2c": _A2C, "dqn": _DQN})
 
 # What an environment changes: (id, algorithm) -> parameters.
 OVERRIDES: Mapping[tuple[str, str], Values] = MappingProxyType({})
@@ -112,9 +109,7 @@ def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None
     table = dict(ALGORITHMS[check_algorithm(algo)]) | dict(OVERRIDES.get((find(env_id).id, algo), {}))
     for name, value in (params or {}).items():
         if name not in table:
-            raise InputError(
-                f"unknown parameter {shorten(name)}; the parameters of {algo} are {', '.join(table)}."
-            )
+            raise InputError(f"unknown parameter {shorten(name)}; the parameters of {algo} are {', '.join(table)}.")
         table[name] = _checked(name, value, table[name])
     if algo in ("ppo", "maskable-ppo") and table["batch_size"] > table["n_envs"] * table["n_steps"]:
         raise InputError(
@@ -142,9 +137,7 @@ def _checked(name: str, value: Any, default: Any) -> Any:
             raise InputError(f"{name} must be true or false, not {shorten(given)}.")
         return value
     if isinstance(default, list):
-        if not isinstance(value, list | tuple) or not all(
-            _is_integer(width) and 1 <= width <= 4096 for width in value
-        ):
+        if not isinstance(value, list | tuple) or not all(_is_integer(width) and 1 <= width <= 4096 for width in value):
             raise InputError(
                 f"{name} must be a list of layer widths from 1 to 4096, such as 64,64, not {shorten(given)}."
             )
@@ -164,6 +157,4 @@ def _checked(name: str, value: Any, default: Any) -> Any:
 
 
 def _is_integer(value: Any) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, float) and value.is_integer()
-    )
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())

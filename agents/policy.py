@@ -61,9 +61,7 @@ class AgentPolicy:
                 f"{shorten(str(folder))} holds no trained agent; give a folder written by train."
             ) from None
         if not (folder / "model.zip").is_file():
-            raise InputError(
-                f"{shorten(str(folder))} holds no model.zip; train it, or resume its training, first."
-            )
+            raise InputError(f"{shorten(str(folder))} holds no model.zip; train it, or resume its training, first.")
         torch.set_num_threads(torch_threads)
         return cls(kind.load(folder / "model.zip", device="cpu"))
 
@@ -86,7 +84,5 @@ class AgentPolicy:
         for doing nothing.
         """
         if isinstance(self.model, MaskablePPO):
-            return self.model.predict(
-                observation, state, episode_start, deterministic, action_masks=action_masks
-            )
+            return self.model.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
         return self.model.predict(observation, state, episode_start, deterministic)

@@ -142,7 +142,7 @@ class SB3VecEnv(VecEnv):
         return hasattr(self.native.unwrapped, attr_name)
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
-        """An attribute of the rows. They are one environment, so it is the same for all; `action_masks` is each row's own."""
+        """An attribute of the rows: the same for all, as they are one environment; `action_masks` is each row's own."""
         if attr_name == "action_masks":
             return [partial(self._row_mask, b) for b in self._rows(indices)]
         return [getattr(self.native.unwrapped, attr_name)] * len(self._rows(indices))
@@ -153,9 +153,7 @@ class SB3VecEnv(VecEnv):
     def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
         """Set an attribute of all rows at once; they are one environment."""
         if sorted(self._rows(indices)) != list(range(self.num_envs)):
-            raise ValueError(
-                f"{attr_name} cannot be set in some rows only: the rows are one native environment."
-            )
+            raise ValueError(f"{attr_name} cannot be set in some rows only: the rows are one native environment.")
         setattr(self.native.unwrapped, attr_name, value)
 
     def env_method(
@@ -173,10 +171,8 @@ class SB3VecEnv(VecEnv):
         masks = self.action_masks()
         return list(masks) if indices is None else [masks[b] for b in self._rows(indices)]
 
-    def env_is_wrapped(
-        self, wrapper_class: type[Any], indices: int | Iterable[int] | None = None
-    ) -> list[bool]:
-        """True for SB3's `Monitor`, whose entry `episode` the infos carry, and for the vector wrappers around the rows."""
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: int | Iterable[int] | None = None) -> list[bool]:
+        """True for SB3's `Monitor`, whose entry `episode` the infos carry, and for gymnasium's vector wrappers."""
         layer, found = self.native, wrapper_class is Monitor
         while isinstance(layer, gym.vector.VectorWrapper):
             found = found or isinstance(layer, wrapper_class)

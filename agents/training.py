@@ -124,9 +124,7 @@ def train(
     total = default_timesteps(entry.id, algo) if timesteps is None else timesteps
     every = max(1, total // 10) if checkpoint_every is None and is_count(total, 1) else checkpoint_every
     counts = {"timesteps": total, "checkpoint_every": every, "torch_threads": torch_threads}
-    for name, value in (
-        counts | {f"measurement {name}": value for name, value in asdict(measurement).items()}
-    ).items():
+    for name, value in (counts | {f"measurement {name}": value for name, value in asdict(measurement).items()}).items():
         low = 2 if name == "measurement rows" else 0 if name == "measurement warmup" else 1
         if not is_count(value, low):
             raise InputError(f"{name} must be an integer >= {low}, not {shorten(value)}.")
@@ -169,15 +167,13 @@ def train(
         model = build(algo, native, table, seed)
         recorder = Recorder(files, config, measurement, console)
     else:
-        model = restore(saved, algo, native, table, seed)
+        model = restore(saved, algo, native, seed)
         recorder = Recorder(files, config, measurement, console, saved)
         console.print(f"Resuming {folder} at {model.num_timesteps:,} of {total:,} environment steps.")
 
     with recorder.bar:
         try:
-            model.learn(
-                max(int(total) - model.num_timesteps, 0), callback=recorder, reset_num_timesteps=saved is None
-            )
+            model.learn(max(int(total) - model.num_timesteps, 0), callback=recorder, reset_num_timesteps=saved is None)
             recorder.finish()
         except KeyboardInterrupt:
             recorder.save(is_interrupted=True)
@@ -244,9 +240,7 @@ def pilot(native: VectorEnv, seed: int, warmup: int = 100, decisions: int = 200)
 
 
 def _random_actions(native: VectorEnv, rng: np.random.Generator) -> NDArray[Any]:
-    if isinstance(native.single_action_space, gym.spaces.Discrete) and hasattr(
-        native.unwrapped, "action_masks"
-    ):
+    if isinstance(native.single_action_space, gym.spaces.Discrete) and hasattr(native.unwrapped, "action_masks"):
         mask = native.unwrapped.action_masks()
         return (rng.random(mask.shape) * mask).argmax(axis=1)
     return native.action_space.sample()
@@ -304,15 +298,14 @@ def snapshot(model: BaseAlgorithm, is_interrupted: bool) -> dict[str, Any]:
         "model": network.getvalue(),
         "env": None if is_interrupted else env,
         "rewards": (env.reward_shift, env.reward_scale),
-        "streams": (torch.get_rng_state(), np.random.get_state(), random.getstate()),
+        # Stable-Baselines3 draws from the global streams.
+        "streams": (torch.get_rng_state(), np.random.get_state(), random.getstate()),  # noqa: NPY002
         "exploration": model.action_space.np_random.bit_generator.state,
         "replay": model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else None,
     }
 
 
-def restore(
-    saved: Mapping[str, Any], algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int
-) -> BaseAlgorithm:
+def restore(saved: Mapping[str, Any], algo: str, native: VectorEnv, seed: int) -> BaseAlgorithm:
     """The learner of a snapshot; `native` is used where the snapshot holds no environment."""
     is_interrupted = saved["env"] is None
     env = SB3VecEnv(native, *saved["rewards"]) if is_interrupted else saved["env"]
@@ -325,7 +318,7 @@ def restore(
         model.replay_buffer = saved["replay"]
     torch_state, numpy_state, python_state = saved["streams"]
     torch.set_rng_state(torch_state)
-    np.random.set_state(numpy_state)
+    np.random.set_state(numpy_state)  # noqa: NPY002
     random.setstate(python_state)
     model.action_space.np_random.bit_generator.state = saved["exploration"]
     return model
@@ -351,10 +344,8 @@ class Recorder(BaseCallback):
         self.saved_at: int = saved["timesteps"] if saved else 0
         self.started = self.shown = time.perf_counter()
         entry = find(config["id"])
-        options = {"synchronised": True} if "synchronised" in entry.model.options else {}
-        self.arena = make_native(
-            entry.id, config["instance"], measurement.rows, -1, dict(config["options"]) | options
-        )
+        options = dict(config["options"]) | dict(entry.model.evaluation_options)
+        self.arena = make_native(entry.id, config["instance"], measurement.rows, -1, options)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(), console=console, disable=console.quiet, transient=True,
@@ -463,9 +454,9 @@ class Files:
         try:
             saved = pickle.loads(self.checkpoint.read_bytes())
             before = saved["config"]
-        except Exception as error:
+        except Exception:
             raise InputError(
-                f"checkpoint.pkl in {shorten(str(self.folder))} cannot be read ({type(error).__name__}); train without resume."
+                f"checkpoint.pkl in {shorten(str(self.folder))} cannot be read; train without resume."
             ) from None
         self._check_agreement(before, config)
         return saved
@@ -492,7 +483,7 @@ class Files:
         for name in MUST_AGREE:
             if before.get(name) != config[name]:
                 raise InputError(
-                    f"{name} differs from the training in {shorten(str(self.folder))}: give the same, or train without resume."
+                    f"{name} differs from the training in {shorten(str(self.folder))}; give the same, or do not resume."
                 )
 
     def write_progress(self, rows: list[dict[str, float]]) -> None:
@@ -504,9 +495,7 @@ class Files:
         writer.writerows(rows)
         write_whole(self.progress, text.getvalue().encode())
 
-    def write_curve(
-        self, evaluations: list[Evaluation], frames_per_second: float, final: Evaluation | None
-    ) -> None:
+    def write_curve(self, evaluations: list[Evaluation], frames_per_second: float, final: Evaluation | None) -> None:
         """curve.json; `final` is null until the training has come to its end."""
         record = {
             "evaluations": [asdict(point) for point in evaluations],

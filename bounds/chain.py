@@ -78,24 +78,30 @@ def box_of(instance: StationaryMatchingInstance, caps: tuple[int, ...]) -> Box:
     return Box(instance, caps, queues, up, down)
 
 
-def make_box(instance: StationaryMatchingInstance, tail: float, purpose: str) -> Box:
-    """The smallest box with lambda_i (max_j r_ij) Pr[Poisson(rho_i) >= C_i] <= tail / n for all i.
+def make_box(
+    instance: StationaryMatchingInstance,
+    tail: float,
+    weights: NDArray[np.float64],
+    purpose: str,
+    max_states: int | None = None,
+) -> Box:
+    """The smallest box with weights[i] Pr[Poisson(rho_i) >= C_i] <= tail / n for all i.
 
-    Raises InputError if it has more than MAX_STATES states; `purpose` names what was asked for.
+    Raises InputError if it has more than max_states states (by default MAX_STATES); `purpose` names what was asked for.
     """
-    worth = instance.supplier_rates * instance.rewards.max(1)
+    limit = MAX_STATES if max_states is None else max_states
     caps, states = [], 1
-    for offered, value in zip(instance.offered, worth):
+    for offered, weight in zip(instance.offered, weights):
         cap = max(1, int(offered))
-        while value * pdtrc(cap - 1, offered) > tail / len(worth):
+        while cap <= limit and weight * pdtrc(cap - 1, offered) > tail / len(weights):
             cap += 1
-        while cap > 1 and value * pdtrc(cap - 2, offered) <= tail / len(worth):
+        while cap > 1 and weight * pdtrc(cap - 2, offered) <= tail / len(weights):
             cap -= 1
         caps.append(cap)
         states *= cap + 1
-        if states > MAX_STATES:
+        if states > limit:
             raise InputError(
-                f"{purpose} needs more than {MAX_STATES} states for instance {instance.name!r} "
+                f"{purpose} needs more than {limit} states for instance {instance.name!r} "
                 f"({instance.n_suppliers} supplier types): use a linear programme or simulation."
             )
     return box_of(instance, tuple(caps))

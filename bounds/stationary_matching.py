@@ -280,11 +280,9 @@ def optimum(instance: Any) -> Bound:
     `actions`, one axis for the customer type and one per supplier type (I = no match). Raises InputError if too large.
     """
     instance = MODEL.load(instance)
-    worth = min(
-        float(instance.supplier_rates @ instance.rewards.max(1)),
-        float(instance.customer_rates @ instance.rewards.max(0)),
-    )
-    box = make_box(instance, BRACKET * (worth or 1.0), "optimum")
+    worth = instance.supplier_rates * instance.rewards.max(1)
+    scale = min(float(worth.sum()), float(instance.customer_rates @ instance.rewards.max(0)))
+    box = make_box(instance, BRACKET * (scale or 1.0), worth, "optimum")
     found = policy_iteration(box)
     shape = tuple(cap + 1 for cap in box.caps)
     # Any h proves a bracket; on a grid of 2^-bits its numbers have about 64 bits.

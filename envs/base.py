@@ -33,10 +33,12 @@ class Model:
     layout: Callable[[Any], dict[str, slice]]  # (instance) -> named slices of the observation
     n_actions: Callable[[Any], int]
     info: tuple[str, ...]  # fields of the state, one number per row, that are reported in `info`
-    options: Mapping[str, tuple[str, ...]]  # constructor options and their values, the first being the default
-    draw: Callable[..., Any]  # (instance, state, render_mode, size) -> str or (height, width, 3) uint8
+    options: Mapping[str, tuple[Any, ...]]  # constructor options and their values, the first being the default
+    draw: Callable[..., Any]  # (instance, state, render_mode, *, bound) -> str or (height, width, 3) uint8
     params_type: type
     state_type: type
+    evaluation_options: Mapping[str, Any]  # options that synchronise the randomness of policies under one seed
+    kernels: Mapping[str, Any]  # step_kernel, observe_kernel, mask_kernel, reset_kernel, open_params, open_state
     step_one: Any
     step_batch: Any
     reset_batch: Any
@@ -47,7 +49,7 @@ class Model:
         params_type, state_type = kernels.pop("Params"), kernels.pop("State")
         bound = kernels | {"open_params": opener(params_type), "open_state": opener(state_type)}
         compiled = {f.__name__: specialise(f, f.__name__, file, **bound) for f in (step_one, step_batch, reset_batch)}
-        return {"params_type": params_type, "state_type": state_type, **compiled}
+        return {"params_type": params_type, "state_type": state_type, "kernels": bound, **compiled}
 
     def load(self, source: Any) -> Any:
         """The instance meant by a catalogue name, a path, a dict of JSON values or an instance."""
@@ -63,7 +65,9 @@ class Model:
             if name not in self.options:
                 raise InputError(f"unknown option {shorten(name)}; the options are {', '.join(self.options)}.")
             if value not in self.options[name]:
-                raise InputError(f"{name} must be one of {', '.join(self.options[name])}, not {shorten(value)}.")
+                raise InputError(
+                    f"{name} must be one of {', '.join(map(str, self.options[name]))}, not {shorten(value)}."
+                )
         return {name: values[0] for name, values in self.options.items()} | dict(options)
 
 

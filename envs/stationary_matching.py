@@ -281,6 +281,7 @@ MODEL = Model(
     n_actions=n_actions,
     info=("elapsed_time", "total_reward", "invalid_actions"),
     options={"initial_state": ("empty", "stationary-unmatched"), "synchronised": (False, True)},
+    evaluation_options={"synchronised": True},
     draw=draw,
     **Model.loops(
         __file__,

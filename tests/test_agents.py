@@ -141,9 +141,7 @@ def test_resuming_a_checkpoint_changes_nothing(tmp_path, monkeypatch) -> None:
     assert resumed.timesteps == whole.timesteps
     for one, other in zip(parameters(whole.folder), parameters(resumed.folder)):
         np.testing.assert_array_equal(one, other)
-    assert [(p.timesteps, p.mean) for p in resumed.evaluations] == [
-        (p.timesteps, p.mean) for p in whole.evaluations
-    ]
+    assert [(p.timesteps, p.mean) for p in resumed.evaluations] == [(p.timesteps, p.mean) for p in whole.evaluations]
     assert resumed.final.mean == whole.final.mean
 
 
@@ -183,9 +181,7 @@ def test_same_seed_same_agent(tmp_path) -> None:
 
 def test_the_folder_is_named_after_the_training(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = train(
-        ID, "toy", "ppo", 600, 5, SMALL, measurement=BRIEF, progress=False, lines={"optimum": TOY_OPTIMUM}
-    )
+    result = train(ID, "toy", "ppo", 600, 5, SMALL, measurement=BRIEF, progress=False, lines={"optimum": TOY_OPTIMUM})
     assert str(result.folder) == "runs/StationaryMatching-v0-toy-ppo-s5"
 
 

@@ -100,9 +100,7 @@ def test_masks_attributes_and_methods() -> None:
     for _ in range(5):
         env.step(random_actions(env, np.random.default_rng(0)))
     np.testing.assert_array_equal(get_action_masks(env), env.native.action_masks())
-    np.testing.assert_array_equal(
-        env.env_method("action_masks", indices=[2])[0], env.native.action_masks()[2]
-    )
+    np.testing.assert_array_equal(env.env_method("action_masks", indices=[2])[0], env.native.action_masks()[2])
     np.testing.assert_array_equal(env.get_attr("action_masks", 1)[0](), env.native.action_masks()[1])
     assert not env.has_attr("no_such_attribute")
     assert len(env.get_attr("instance")) == 4

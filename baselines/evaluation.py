@@ -1,0 +1,205 @@
+"""Evaluation of a policy: independent replications, warm-up deleted, intervals, and differences under the same seeds.
+
+A replication is a row of a batch. Row b of the environment is seeded with seed + b, so that two policies evaluated with the
+same seed meet the same randomness (where the environment can synchronise it) and their difference is estimated in pairs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from matchgym.baselines.policy import CompiledPolicy, Policy
+from matchgym.baselines.statistics import Interval, batch_means_interval, paired_interval, t_interval
+from matchgym.envs.compile import pack, specialise
+from matchgym.envs.instance import InputError, Instance, is_count, shorten
+from matchgym.envs.registry import Entry, find
+
+BATCHES = 10  # per replication, for the cross-check by batch means
+CHUNK = 2_000_000  # decisions between two calls of the progress callback
+
+Progress = Callable[[float], None]  # called with the share done, 0 to 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The estimated objective of a policy on an instance."""
+
+    instance: Instance
+    objective: Interval  # 95 % t interval over replications
+    values: NDArray[np.float64]  # (R,) objective of each replication
+    batches: NDArray[np.float64]  # (R, BATCHES) objective of each batch of consecutive decisions
+    seed: int
+
+    @property
+    def replications(self) -> int:
+        return len(self.values)
+
+    @property
+    def batch_means(self) -> Interval:
+        """The interval by batch means, a cross-check on `objective`."""
+        return batch_means_interval(self.batches)
+
+    def minus(self, other: "Evaluation") -> Interval:
+        """Paired interval of this objective minus another one, estimated with the same seeds on the same instance."""
+        if (self.instance, self.seed, self.replications) != (other.instance, other.seed, other.replications):
+            raise ValueError("paired differences need the same instance, seed and number of replications.")
+        return paired_interval(self.values, other.values)
+
+
+def evaluate(
+    policy: Policy,
+    id: str,
+    instance: Any = None,
+    replications: int = 32,
+    warmup: int = 2_000,
+    decisions: int = 20_000,
+    seed: int = 0,
+    deterministic: bool = True,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Estimate the objective of a fitted policy.
+
+    Parameters
+    ----------
+    policy : fitted policy; one given by kernels runs compiled together with the environment.
+    id, instance : as for `gym.make`; the default instance is the one the policy was fitted to.
+    replications : independent rows, at least 2.
+    warmup, decisions : decisions per replication that are skipped, and then counted (at least BATCHES).
+    seed : row b of the environment is seeded with seed + b.
+    deterministic : whether a network takes its most likely action; policies given by kernels draw as their algorithm says.
+    progress : called now and then with the share done.
+    """
+    for name, value, low in (
+        ("replications", replications, 2),
+        ("warmup", warmup, 0),
+        ("decisions", decisions, BATCHES),
+    ):
+        if not is_count(value, low):
+            raise InputError(f"{name} must be an integer >= {low}, not {shorten(value)}.")
+    if not is_count(seed):
+        raise InputError(f"seed must be an integer >= 0, not {shorten(seed)}.")
+    entry = find(id)
+    loaded = entry.model.load(policy.instance if instance is None else instance)
+    policy = policy.acting
+    size = (replications, warmup, decisions, seed)
+    if isinstance(policy, CompiledPolicy):
+        sums = simulate(policy, entry, loaded, *size, progress)
+    else:
+        sums = roll_out(policy, entry, loaded, *size, deterministic, progress)
+    counts = np.diff(np.linspace(0, decisions, BATCHES + 1).astype(int))
+    values = loaded.objective_scale * sums.sum(1) / decisions
+    return Evaluation(loaded, t_interval(values), values, loaded.objective_scale * sums / counts, seed)
+
+
+# ruff: noqa: F821
+
+
+def simulate_rows(params_buffer, state_buffer, policy_buffer, memory_buffer, starts, decisions, obs, masks, rewards):  # type: ignore[no-untyped-def]
+    """Let a policy take `decisions` decisions in every row; adds what it earns to rewards (B,).
+
+    obs and masks are those of the present state on entry and on return; rows with starts[b] begin an episode.
+    """
+    params, state = open_params(params_buffer), open_state(state_buffer)
+    policy, memory = open_policy(policy_buffer), open_memory(memory_buffer)
+    for b in range(len(rewards)):
+        if starts[b]:
+            forget_kernel(memory, b)
+        for _ in range(decisions):
+            action = act_kernel(policy, memory, b, obs[b], masks[b], memory.stream)
+            reward, _ = step_kernel(params, state, b, action)
+            rewards[b] += reward
+            observe_kernel(params, state, b, obs[b])
+            mask_kernel(params, state, b, masks[b])
+
+
+_COMPILED: dict[tuple[str, type], Any] = {}
+
+
+def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any:
+    key = (entry.id, policy_type)
+    if key not in _COMPILED:
+        name = f"simulate_{entry.prefix}_{policy_type.__name__}"
+        _COMPILED[key] = specialise(simulate_rows, name, policy_type.file, **entry.model.kernels, **policy_type.kernels)
+    return _COMPILED[key]
+
+
+def _segments(warmup: int, decisions: int, rows: int) -> list[tuple[int, int]]:
+    """(batch, length) of consecutive runs: batch -1 is the warm-up, and no run is longer than CHUNK decisions in all."""
+    edges = np.linspace(0, decisions, BATCHES + 1).astype(int)
+    longest = max(1, CHUNK // rows)
+    runs = []
+    for batch, length in [(-1, warmup), *enumerate(np.diff(edges).tolist())]:
+        while length > 0:
+            runs.append((batch, min(length, longest)))
+            length -= longest
+    return runs
+
+
+def simulate(
+    policy: CompiledPolicy,
+    entry: Entry,
+    instance: Any,
+    replications: int,
+    warmup: int,
+    decisions: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """Rewards summed over each batch of decisions (R, BATCHES), environment and policy in one compiled loop."""
+    env = _vector_env(entry, instance, replications)
+    obs, infos = env.reset(seed=seed)
+    masks = env.action_masks()
+    loop = _compiled_simulation(entry, type(policy))
+    params, memory = pack(policy.params_), policy.start(replications, seed)
+    sums, starts = np.zeros((replications, BATCHES)), np.ones(replications, np.bool_)
+    done = 0
+    for batch, length in _segments(warmup, decisions, replications):
+        rewards = np.zeros(replications)
+        loop(env._params, env._state, params, memory, starts, length, obs, masks, rewards)
+        starts[:] = False
+        if batch >= 0:
+            sums[:, batch] += rewards
+        done += length
+        if progress is not None:
+            progress(done / (warmup + decisions))
+    return sums
+
+
+def roll_out(
+    policy: Policy,
+    entry: Entry,
+    instance: Any,
+    replications: int,
+    warmup: int,
+    decisions: int,
+    seed: int,
+    deterministic: bool,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """As `simulate`, for any policy, through the vector environment and `predict`."""
+    env = _vector_env(entry, instance, replications)
+    obs, infos = env.reset(seed=seed)
+    state = policy.start(replications, seed)
+    starts = np.ones(replications, np.bool_)
+    sums = np.zeros((replications, BATCHES))
+    ends = np.linspace(0, decisions, BATCHES + 1).astype(int)[1:]
+    for k in range(-warmup, decisions):
+        actions, state = policy.predict(obs, state, starts, deterministic, env.action_masks())
+        obs, rewards, _, _, infos = env.step(actions)
+        starts[:] = False
+        if k >= 0:
+            sums[:, np.searchsorted(ends, k, side="right")] += rewards
+        if progress is not None and k % 256 == 0:
+            progress((k + warmup) / (warmup + decisions))
+    return sums
+
+
+def _vector_env(entry: Entry, instance: Any, rows: int) -> Any:
+    """Endless rows of the environment, with its randomness synchronised where the model can."""
+    env_type = getattr(entry.layer("envs"), f"{entry.prefix}VectorEnv")
+    assert issubclass(env_type, gym.vector.VectorEnv)
+    return env_type(instance, num_envs=rows, **entry.model.evaluation_options)

@@ -1,0 +1,61 @@
+"""Exact long-run values of policies on small instances of stationary matching, and the choice of the best of several."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from matchgym.baselines.evaluation import evaluate
+from matchgym.baselines.policy import Policy
+from matchgym.bounds.chain import Box, PolicyValue, make_box, policy_value
+from matchgym.envs.instance import InputError
+
+ERROR = 1e-10  # of an exact value, relative to the reward flow
+SMALL_STATES = 20_000  # `best_of` solves chains up to this size and simulates beyond
+
+P = TypeVar("P", bound=Policy)
+
+
+def exact_value(policy: Policy, max_states: int | None = None) -> PolicyValue:
+    """The long-run reward per unit of time of a fitted policy, by solving its Markov chain.
+
+    A policy with hidden memory is replaced by its equivalent on an instance with more types. Raises InputError if the chain has
+    too many states.
+    """
+    instance, markov = policy.acting.equivalent()
+    scale = float(instance.customer_rates @ instance.rewards.max(0)) or 1.0
+    tail = 1e-12
+    while True:
+        box = make_box(instance, tail, np.ones(instance.n_suppliers), "an exact value", max_states)
+        value = policy_value(box, _law(markov, box))
+        if value.error <= ERROR * scale:
+            return value
+        if tail < 1e-40:
+            raise InputError(
+                f"the chain of {type(policy.acting).__name__} on {instance.name!r} is too ill-conditioned to be exact."
+            )
+        tail *= 1e-4
+
+
+def _law(policy: Any, box: Box) -> np.ndarray:
+    """match[j, i, s]: the probability that a customer of type j takes type i in state s."""
+    n, m = box.instance.rewards.shape
+    match = np.empty((m, n, box.size))
+    obs = np.zeros((box.size, n + m), np.float32)
+    obs[:, :n] = box.queues.T
+    for j in range(m):
+        obs[:, n:] = np.arange(m) == j
+        match[j] = policy.probabilities(obs)[:, :n].T
+    return match
+
+
+def best_of(policies: Sequence[P]) -> P:
+    """The policy of largest value: exact where all chains are small, else by simulation under common random numbers."""
+    try:
+        values = [exact_value(policy, SMALL_STATES).mean for policy in policies]
+    except InputError:
+        values = [
+            evaluate(policy, "StationaryMatching-v0", replications=16, warmup=1000, decisions=4000).objective.mean
+            for policy in policies
+        ]
+    return policies[int(np.argmax(values))]

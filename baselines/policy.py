@@ -1,0 +1,208 @@
+"""What a policy is, and how a policy given as a kernel decides for a batch.
+
+Every policy has Stable-Baselines3's signature: `predict(observation, state, episode_start, deterministic, action_masks)`. It
+sees observations and masks and nothing else. A `CompiledPolicy` writes its decision as a kernel on one row,
+
+    act_kernel(policy_params, memory, b, obs, mask, rng) -> action
+
+which serves `predict` and, compiled together with the environment, `matchgym.baselines.simulate`.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matchgym.envs.compile import WordTable, kernel, opener, pack, specialise, views
+from matchgym.envs.instance import InputError, Instance, shorten
+from matchgym.envs.rng import seed_words
+
+Actions = NDArray[np.int64]
+
+
+class Policy:
+    """Base of all policies: fit once, then decide for batches of observations."""
+
+    instance: Instance
+
+    def fit(self, instance: Any) -> Self:
+        """Prepare for an instance: solve what must be solved and set the attributes that end in `_`."""
+        raise NotImplementedError
+
+    def start(self, batch: int, seed: int) -> Any:
+        """The state to hand to the first `predict` of `batch` rows, row b seeded with `seed + b`."""
+        return None
+
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[Actions, Any]:
+        """Actions for a batch (B, obs_dim), or one action for a single observation (obs_dim,), and the next state.
+
+        Without a state the rows start afresh, with randomness from the operating system. Rows with episode_start (B,) true
+        forget their past.
+        """
+        raise NotImplementedError
+
+    def probabilities(
+        self, observation: NDArray[np.float32], action_masks: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """The law of the action (B, n_actions) given each observation (B, obs_dim) alone; here, that of a deterministic policy.
+
+        Raises InputError for policies that also look at their memory.
+        """
+        masks = self.masks(observation) if action_masks is None else action_masks
+        actions, _ = self.predict(observation, deterministic=True, action_masks=masks)
+        return (actions[:, None] == np.arange(masks.shape[1])).astype(float)
+
+    def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """The masks (B, n_actions) that belong to observations, for callers that give none."""
+        raise NotImplementedError
+
+    @property
+    def acting(self) -> "Policy":
+        """The policy that decides: this one, unless it has chosen another when it was fitted."""
+        return self
+
+    def equivalent(self) -> "tuple[Instance, Policy]":
+        """An instance and a policy without hidden memory on it that earn the same: this one, unless it has a memory."""
+        return self.instance, self
+
+
+class Stream(NamedTuple):
+    """The memory of a policy that remembers nothing but its random stream."""
+
+    stream: WordTable  # (B, 4)
+
+
+class Nothing(NamedTuple):
+    """The parameters of a policy that has none."""
+
+    unused: WordTable
+
+
+@kernel
+def forget_nothing(memory, b):
+    """A policy without memory has nothing to forget when an episode starts."""
+
+
+# ruff: noqa: F821
+
+
+def act_batch(params_buffer, memory_buffer, starts, obs, masks, actions):  # type: ignore[no-untyped-def]
+    """Decide for every row; rows with starts[b] forget their past first."""
+    params, memory = open_policy(params_buffer), open_memory(memory_buffer)
+    for b in range(len(actions)):
+        if starts[b]:
+            forget_kernel(memory, b)
+        actions[b] = act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
+
+
+class CompiledPolicy(Policy):
+    """A policy given by a kernel. A subclass is compiled by the decorator `compiled`.
+
+    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`.
+    """
+
+    Params: ClassVar[type] = Nothing
+    Memory: ClassVar[type] = Stream
+    kernels: ClassVar[dict[str, Any]]
+    act_batch: ClassVar[Any]
+    file: ClassVar[str]
+    params_: NamedTuple
+    is_deterministic: ClassVar[bool] = False
+
+    def memory(self, batch: int) -> NamedTuple:
+        """Zeroed memory for `batch` rows."""
+        return Stream(np.zeros((batch, 4), np.uint64))
+
+    def start(self, batch: int, seed: int) -> NDArray[np.float64]:
+        state = pack(self.memory(batch))
+        stream = views(self.Memory, state).stream
+        for b in range(batch):
+            stream[b] = seed_words((seed + b, 1))  # apart from the environment's row, which is seeded with seed + b
+        return state
+
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[Actions, Any]:
+        obs = np.atleast_2d(np.asarray(observation, np.float32))
+        masks = self.masks(obs) if action_masks is None else np.atleast_2d(np.asarray(action_masks, np.bool_))
+        starts = (
+            np.zeros(len(obs), np.bool_) if episode_start is None else np.atleast_1d(episode_start).astype(np.bool_)
+        )
+        if state is None:
+            state = self.start(len(obs), int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1)))
+            starts[:] = True
+        else:
+            state = state.copy()
+        actions = np.empty(len(obs), np.int64)
+        if deterministic and not self.is_deterministic:
+            actions[:] = self.probabilities(obs, masks).argmax(1)
+        else:
+            type(self).act_batch(pack(self.params_), state, starts, np.ascontiguousarray(obs), masks, actions)
+        return (actions if np.ndim(observation) == 2 else actions[0]), state
+
+    def probabilities(
+        self, observation: NDArray[np.float32], action_masks: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        if not self.is_deterministic:
+            raise InputError(
+                f"{type(self).__name__} decides by its memory too; it has no law given the observation alone."
+            )
+        return super().probabilities(observation, action_masks)
+
+
+def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing) -> Any:
+    """Class decorator: compile a `CompiledPolicy` around its kernels; `file` is the source file of the policy."""
+
+    def attach(policy_type: type[CompiledPolicy]) -> type[CompiledPolicy]:
+        policy_type.file = file
+        policy_type.kernels = {
+            "act_kernel": act_kernel,
+            "forget_kernel": forget_kernel,
+            "open_policy": opener(policy_type.Params),
+            "open_memory": opener(policy_type.Memory),
+        }
+        policy_type.act_batch = specialise(act_batch, f"act_batch_{policy_type.__name__}", file, **policy_type.kernels)
+        return policy_type
+
+    return attach
+
+
+def build(policies: Mapping[str, type[Policy]], name: str, arguments: Mapping[str, str]) -> Policy:
+    """The policy of that name, with constructor arguments given as text (NAME=VALUE); InputError if either is unknown."""
+    if name not in policies:
+        raise InputError(f"unknown policy {shorten(name)}; the policies are {', '.join(policies)}.")
+    known = inspect.signature(policies[name]).parameters
+    values = {}
+    for key, text in arguments.items():
+        if key not in known:
+            names = ", ".join(known) or "none"
+            raise InputError(f"policy {name} has no parameter {shorten(key)}; its parameters: {names}.")
+        values[key] = parse_argument(key, text, known[key].annotation)
+    return policies[name](**values)
+
+
+def parse_argument(name: str, text: str, wanted: type) -> Any:
+    """A text as the annotated type: int, float, bool or str."""
+    try:
+        if wanted is bool:
+            return {"true": True, "false": False}[text.lower()]
+        value = wanted(text)
+    except (KeyError, ValueError):
+        raise InputError(f"parameter {name} must be of type {wanted.__name__}, not {shorten(text)}.") from None
+    if isinstance(value, float) and not np.isfinite(value):
+        raise InputError(f"parameter {name} must be finite, not {shorten(text)}.")
+    return value
