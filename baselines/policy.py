@@ -9,14 +9,16 @@ which serves `predict` and, compiled together with the environment, `matchgym.ba
 """
 
 import inspect
+import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.envs.compile import WordTable, kernel, opener, pack, specialise, views
-from matchgym.envs.instance import InputError, Instance, shorten
+from matchgym.envs.instance import InputError, Instance, read_array, shorten, unknown
 from matchgym.envs.rng import seed_words
 
 Actions = NDArray[np.int64]
@@ -184,25 +186,30 @@ def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing) ->
 def build(policies: Mapping[str, type[Policy]], name: str, arguments: Mapping[str, str]) -> Policy:
     """The policy of that name, with constructor arguments given as text (NAME=VALUE); InputError if either is unknown."""
     if name not in policies:
-        raise InputError(f"unknown policy {shorten(name)}; the policies are {', '.join(policies)}.")
+        raise unknown("policy", name, policies)
     known = inspect.signature(policies[name]).parameters
     values = {}
     for key, text in arguments.items():
         if key not in known:
-            names = ", ".join(known) or "none"
-            raise InputError(f"policy {name} has no parameter {shorten(key)}; its parameters: {names}.")
+            raise unknown(f"parameter of {name}", key, known or ["(it has none)"])
         values[key] = parse_argument(key, text, known[key].annotation)
     return policies[name](**values)
 
 
-def parse_argument(name: str, text: str, wanted: type) -> Any:
-    """A text as the annotated type: int, float, bool or str."""
+def parse_argument(name: str, text: str, wanted: Any) -> Any:
+    """A text as the annotated type: int, float, bool, str, any of these or None, or an array read from a JSON file."""
+    choices = [choice for choice in typing.get_args(wanted) if choice is not type(None)] or [wanted]
+    kind = choices[0]
     try:
-        if wanted is bool:
+        if kind is bool:
             return {"true": True, "false": False}[text.lower()]
-        value = wanted(text)
-    except (KeyError, ValueError):
-        raise InputError(f"parameter {name} must be of type {wanted.__name__}, not {shorten(text)}.") from None
+        if kind not in (int, float, str):
+            return read_array(name, Path(text))
+        value = kind(text)
+    except (KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"parameter {name} must be of type {kind.__name__}, not {shorten(text)}.") from None
     if isinstance(value, float) and not np.isfinite(value):
         raise InputError(f"parameter {name} must be finite, not {shorten(text)}.")
     return value

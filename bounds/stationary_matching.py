@@ -38,7 +38,7 @@ from matchgym.bounds.bound import Bound, Proof, certify
 from matchgym.bounds.chain import bellman, box_of, make_box, policy_iteration
 from matchgym.bounds.programme import HeldProgramme
 from matchgym.bounds.rational import CertificateError, coarsen, exact, exp_minus, poisson_tail
-from matchgym.envs.instance import InputError, is_count, shorten
+from matchgym.envs.instance import is_count, shorten, unknown
 from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
 
 CUT_TOLERANCE = 1e-10  # violation of (2), in units of y, below which no row is added
@@ -72,7 +72,7 @@ def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
     if kind == "optimum":
         return optimum(instance)
     if kind not in FORMS:
-        raise InputError(f"unknown kind {shorten(kind)} of bound; the kinds are {', '.join(KINDS)}.")
+        raise unknown("kind of bound", kind, KINDS)
     return linear_programme(instance, kind)
 
 

@@ -4,9 +4,10 @@ A model derives its instance class from `Instance`, lists its fields, and checks
 this file, so that every fault of every model is reported in one sentence that names the field and the remedy.
 """
 
+import difflib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeGuard, TypeVar
@@ -17,6 +18,12 @@ from numpy.typing import NDArray
 SMALLEST, LARGEST = 1e-12, 1e12  # magnitudes accepted for rates and rewards: choose another unit of time or money
 MAX_FILE_BYTES = 64 * 2**20
 MAX_NESTING = 32
+
+
+def shorten_path(path: Path, limit: int = 60) -> str:
+    """The end of a path, for messages."""
+    text = str(path)
+    return text if len(text) <= limit else "..." + text[3 - limit :]
 
 
 T = TypeVar("T", bound="Instance")
@@ -86,6 +93,17 @@ def as_array(
     return array
 
 
+def unknown(what: str, name: object, names: Iterable[str], listing: str = "matchgym envs") -> InputError:
+    """The refusal of a name that is not among `names`: lists them if they are few, else the closest and where to look."""
+    known = list(names)
+    if len(", ".join(known)) <= 120:
+        remedy = f"choose from {', '.join(known)}"
+    else:
+        close = difflib.get_close_matches(str(name), known, 1)
+        remedy = (f"did you mean {close[0]!r}? " if close else "") + f"`{listing}` lists them all"
+    return InputError(f"unknown {what} {shorten(name)}; {remedy}.")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Instance:
     """Base of every model's instance: `name` and whatever fields the model adds.
@@ -134,7 +152,7 @@ class Instance:
         allowed = {field.name: field for field in fields(cls)}
         for key in values:
             if key != "model" and key not in allowed:
-                raise InputError(f"unknown key {shorten(key)}; the keys of {cls.model} are {', '.join(allowed)}.")
+                raise unknown("key", key, allowed)
         for key, field in allowed.items():
             if key not in values and field.default is MISSING:
                 raise InputError(f"key {shorten(key)} is missing; the keys of {cls.model} are {', '.join(allowed)}.")
@@ -146,7 +164,15 @@ class Instance:
         try:
             return cls.from_dict(_read_json(path))
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{shorten_path(path)}: {error}") from None
+
+
+def read_array(field: str, path: Path) -> NDArray[np.float64]:
+    """A table of numbers >= 0 in a JSON file."""
+    try:
+        return as_array(field, _read_json(path), 2, (None, None), positive=False)
+    except InputError as error:
+        raise InputError(f"{shorten_path(path)}: {error}") from None
 
 
 def _refuse_constant(token: str) -> float:
@@ -209,9 +235,7 @@ def load_instance(
     except (OSError, ValueError):  # a name too long or with a null character
         exists = False
     if not exists:
-        raise InputError(
-            f"instance {shorten(str(source))} is neither a file nor in the catalogue: {', '.join(catalogue)}."
-        )
+        raise unknown("instance or file", str(source), catalogue)
     return kind.read(Path(source))
 
 

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import gymnasium as gym
 
-from matchgym.envs.instance import InputError, shorten
+from matchgym.envs.instance import unknown
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ REGISTRY = {entry.id: entry for entry in ENTRIES}
 
 
 def find(env_id: str) -> Entry:
-    """The entry of an id, which may carry the prefix "matchgym:"; InputError for an unknown one."""
+    """The entry of an id, which may carry the prefix "matchgym:"; raises InputError for an unknown one."""
     entry = REGISTRY.get(env_id.removeprefix("matchgym:"))
     if entry is None:
-        raise InputError(f"unknown environment id {shorten(env_id)}; the ids are {', '.join(REGISTRY)}.")
+        raise unknown("environment id", env_id, REGISTRY)
     return entry
 
 

@@ -1,0 +1,82 @@
+"""Scores: where an objective stands between an anchor policy and a certified bound."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from matchgym.baselines.evaluation import Evaluation, evaluate
+from matchgym.baselines.exact import exact_value
+from matchgym.baselines.policy import Policy
+from matchgym.baselines.statistics import Interval
+from matchgym.bounds.bound import Bound
+from matchgym.envs.registry import Entry
+
+
+@dataclass(frozen=True)
+class Score:
+    """score = (J - J0) / (UB - J0) with J the objective, J0 the anchor's and UB the certified bound; ratio = J / UB."""
+
+    objective: Interval
+    replications: int  # 0: exact
+    anchor_policy: str
+    anchor: Interval
+    difference: Interval  # objective minus anchor, in pairs under the same seeds
+    bound: Bound
+
+    @property
+    def score(self) -> float | None:
+        gap = self.bound.certified_value - self.anchor.mean
+        return self.difference.mean / gap if gap > 0 else None
+
+    @property
+    def ratio(self) -> float | None:
+        positive = self.objective.mean > 0 and self.bound.certified_value > 0
+        return self.objective.mean / self.bound.certified_value if positive else None
+
+    @property
+    def is_above_bound(self) -> bool:
+        """Whether the objective exceeds the bound by more than its interval, which no correct program can show."""
+        slack = 1e-9 * abs(self.bound.certified_value)
+        return self.bound.sense == "upper" and self.objective.low > self.bound.certified_value + slack
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "objective": {**vars(self.objective), "replications": self.replications},
+            "bound": {
+                "kind": self.bound.kind,
+                "sense": self.bound.sense,
+                "value": self.bound.value,
+                "certified_value": self.bound.certified_value,
+            },
+            "anchor": {"policy": self.anchor_policy, **vars(self.anchor)},
+            "difference": vars(self.difference),
+            "score": self.score,
+            "ratio": self.ratio,
+            "is_above_bound": self.is_above_bound,
+        }
+
+
+def _anchor(entry: Entry, instance: Any) -> tuple[str, Policy]:
+    """The policy whose score is 0: the first of the model's list."""
+    name, kind = next(iter(entry.layer("baselines").POLICIES.items()))
+    return name, kind().fit(instance)
+
+
+def score_exactly(entry: Entry, policy: Policy) -> Score:
+    """Score a fitted policy by the exact values of its chain and the anchor's."""
+    name, anchor = _anchor(entry, policy.instance)
+    objective, base = (_as_interval(exact_value(each)) for each in (policy, anchor))
+    difference = Interval(objective.mean - base.mean, objective.low - base.high, objective.high - base.low)
+    return Score(objective, 0, name, base, difference, entry.layer("bounds").bound(policy.instance))
+
+
+def _as_interval(value: Any) -> Interval:
+    return Interval(value.mean, value.mean - value.error, value.mean + value.error)
+
+
+def score_simulated(entry: Entry, policy: Policy, found: Evaluation, warmup: int, decisions: int) -> Score:
+    """Score an evaluation; the anchor is simulated under the same seeds."""
+    name, anchor = _anchor(entry, found.instance)
+    base = evaluate(anchor, entry.id, found.instance, found.replications, warmup, decisions, found.seed)
+    bound = entry.layer("bounds").bound(found.instance)
+    return Score(found.objective, found.replications, name, base.objective, found.minus(base), bound)

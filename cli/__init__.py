@@ -1,0 +1,35 @@
+"""The command line `matchgym`."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from matchgym.envs.instance import InputError
+
+UsageError = typer.BadParameter.__base__  # whichever click typer is built on
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. Exit codes: 0 done, 2 bad input (one sentence on stderr), 1 anything else."""
+    from matchgym.cli.commands import app
+
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = app(words, prog_name="matchgym", standalone_mode=False) or 0
+    except InputError as error:
+        sys.exit(_refuse(str(error)))
+    except UsageError as error:  # type: ignore[misc]
+        sys.exit(_refuse(error.format_message()))  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        print("Interrupted; what was finished is kept.", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone; there is nobody to tell
+        sys.exit(1)
+    sys.exit(code)
+
+
+def _refuse(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 2
