@@ -46,12 +46,13 @@ def measure(
     independent replications. Row b starts with the seed `seed + b`; the first `warmup` decisions are not counted, the
     next `decisions` are. The policy acts deterministically and under the mask.
     """
-    rows, unwrapped = native.num_envs, native.unwrapped
-    scale = getattr(unwrapped.instance, "objective_scale", 1.0)
+    rows = native.num_envs
+    base: Any = native.unwrapped
+    scale = getattr(base.instance, "objective_scale", 1.0)
     obs, _ = native.reset(seed=seed)
     state, starts, total = None, np.ones(rows, np.bool_), np.zeros(rows)
     for decision in range(warmup + decisions):
-        actions, state = policy.predict(obs, state, starts, True, unwrapped.action_masks())
+        actions, state = policy.predict(obs, state, starts, True, base.action_masks())
         obs, rewards, terminated, truncated, _ = native.step(actions)
         starts = terminated | truncated
         if decision >= warmup:

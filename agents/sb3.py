@@ -2,8 +2,8 @@
 
 SB3 refuses gymnasium's vector environments: it has a class of its own, `VecEnv`, which resets an ended row
 within the same step, hands infos over as one dict per row, and is asked for action masks row by row.
-`SB3VecEnv` translates. A step costs one compiled call and a list of empty dicts; only the rows whose episode
-has ended get entries.
+`SB3VecEnv` translates. A step costs one compiled call; only the rows whose episode has ended get a dict of
+their own.
 """
 
 import time
@@ -76,9 +76,11 @@ class SB3VecEnv(VecEnv):
                 f"autoreset_mode must be SAME_STEP for Stable-Baselines3, not {getattr(mode, 'name', mode)}."
             )
         self.native = native
+        self._base: Any = native.unwrapped  # below gymnasium's wrappers
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         super().__init__(native.num_envs, native.single_observation_space, native.single_action_space)
-        self._actions = np.zeros(self.num_envs, np.int64)
+        self._actions: NDArray[Any] = np.zeros(self.num_envs, np.int64)
+        self._blank: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._started = time.perf_counter()
@@ -88,7 +90,7 @@ class SB3VecEnv(VecEnv):
         seeds = None if all(seed is None for seed in self._seeds) else self._seeds
         obs, _ = self.native.reset(seed=seeds)
         self._returns[:], self._lengths[:] = 0.0, 0
-        self.reset_infos = [{} for _ in range(self.num_envs)]
+        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
         return obs
@@ -102,7 +104,9 @@ class SB3VecEnv(VecEnv):
         obs, rewards, terminated, truncated, native_infos = self.native.step(self._actions)
         self._returns += rewards
         self._lengths += 1
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if any(self._blank):  # a caller has written into the last infos: they are his
+            self._blank = [{} for _ in range(self.num_envs)]
+        infos = self._blank.copy()
         dones = terminated | truncated
         if dones.any():
             self._report(np.flatnonzero(dones), terminated, native_infos, infos)
@@ -133,19 +137,19 @@ class SB3VecEnv(VecEnv):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which actions are valid now, (num_envs, n_actions) bool."""
-        return self.native.unwrapped.action_masks()
+        return self._base.action_masks()
 
     def _rows(self, indices: int | Iterable[int] | None) -> Sequence[int]:
         return [int(b) for b in self._get_indices(indices)]
 
     def has_attr(self, attr_name: str) -> bool:
-        return hasattr(self.native.unwrapped, attr_name)
+        return hasattr(self._base, attr_name)
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
         """An attribute of the rows: the same for all, as they are one environment; `action_masks` is each row's own."""
         if attr_name == "action_masks":
             return [partial(self._row_mask, b) for b in self._rows(indices)]
-        return [getattr(self.native.unwrapped, attr_name)] * len(self._rows(indices))
+        return [getattr(self._base, attr_name)] * len(self._rows(indices))
 
     def _row_mask(self, row: int) -> NDArray[np.bool_]:
         return self.action_masks()[row]
@@ -154,7 +158,7 @@ class SB3VecEnv(VecEnv):
         """Set an attribute of all rows at once; they are one environment."""
         if sorted(self._rows(indices)) != list(range(self.num_envs)):
             raise ValueError(f"{attr_name} cannot be set in some rows only: the rows are one native environment.")
-        setattr(self.native.unwrapped, attr_name, value)
+        setattr(self._base, attr_name, value)
 
     def env_method(
         self,

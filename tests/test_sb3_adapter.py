@@ -83,6 +83,16 @@ def test_an_episode_that_has_ended_lends_its_arrays_to_nobody() -> None:
     np.testing.assert_array_equal(infos[0]["terminal_observation"], kept)
 
 
+def test_what_a_caller_writes_into_infos_does_not_come_back() -> None:
+    env = adapter()
+    env.reset()
+    _, _, _, first = env.step(np.zeros(4, np.int64))
+    first[1]["mine"] = 1
+    _, _, _, second = env.step(np.zeros(4, np.int64))
+    assert second == [{}] * 4
+    assert first[1] == {"mine": 1}
+
+
 def test_seeds_hold_for_one_reset() -> None:
     env = adapter()
     assert env.seed(5) == [5, 6, 7, 8]

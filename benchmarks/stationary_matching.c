@@ -1,0 +1,95 @@
+/* Stationary matching by hand: the yardstick of benchmarks/speed.py for the compiled simulation.
+
+   The same algorithm as matchgym.baselines.simulate with the greedy policy and without synchronisation: SFC64 streams,
+   inversion for the exponential clock, one alias table for all arrivals, a Gillespie loop, sorted preference lists. It
+   writes neither observations nor masks: the policy reads the queues. */
+
+#include <math.h>
+#include <stdint.h>
+
+typedef struct {
+    int64_t n_suppliers, n_customers;
+    double arrival_rate;           /* sum of lambda and gamma */
+    const double *departure_rates; /* (I,) */
+    const double *rewards;         /* (I, J) */
+    const double *threshold;       /* (I + J,) alias table: suppliers, then customers */
+    const int64_t *alias;          /* (I + J,) */
+    const int64_t *order;          /* (J, I) preference lists, best first */
+    const int64_t *length;         /* (J,) */
+} Market;
+
+typedef struct {
+    uint64_t a, b, c, count;
+} Stream;
+
+static inline uint64_t next_word(Stream *s)
+{
+    uint64_t word = s->a + s->b + s->count++;
+    s->a = s->b ^ (s->b >> 11);
+    s->b = s->c + (s->c << 3);
+    s->c = ((s->c << 24) | (s->c >> 40)) + word;
+    return word;
+}
+
+static inline double uniform(Stream *s)
+{
+    return (double)(next_word(s) >> 11) * 0x1p-53;
+}
+
+/* Take `decisions` decisions in every row: streams (B, 4), queues (B, I), departure_rates, clocks, rewards (B,),
+   customers (B,) are read and left ready for the next call. */
+void simulate(const Market *m, int64_t rows, int64_t decisions, uint64_t *streams, int64_t *queues,
+              double *departure, double *clock, int64_t *customers, double *rewards)
+{
+    const int64_t n = m->n_suppliers, n_types = m->n_suppliers + m->n_customers;
+    const double arrival_rate = m->arrival_rate, to_cells = n_types / m->arrival_rate;
+    for (int64_t row = 0; row < rows; row++) {
+        Stream s = {streams[4 * row], streams[4 * row + 1], streams[4 * row + 2], streams[4 * row + 3]};
+        int64_t *queue = queues + n * row, customer = customers[row];
+        double departure_rate = departure[row], elapsed = clock[row], earned = 0.0;
+        for (int64_t decision = 0; decision < decisions; decision++) {
+            const int64_t *list = m->order + n * customer;
+            for (int64_t k = 0; k < m->length[customer]; k++) {
+                int64_t i = list[k];
+                if (queue[i] > 0) {
+                    queue[i]--;
+                    departure_rate -= m->departure_rates[i];
+                    earned += m->rewards[i * m->n_customers + customer];
+                    break;
+                }
+            }
+            for (;;) {
+                double total = arrival_rate + departure_rate;
+                elapsed -= log(1.0 - uniform(&s)) / total;
+                double level = uniform(&s) * total;
+                if (level < arrival_rate) {
+                    double cell = level * to_cells;
+                    int64_t i = (int64_t)cell;
+                    if (i >= n_types)
+                        i = n_types - 1;
+                    if (cell - i >= m->threshold[i])
+                        i = m->alias[i];
+                    if (i >= n) {
+                        customer = i - n;
+                        break;
+                    }
+                    queue[i]++;
+                    departure_rate += m->departure_rates[i];
+                    continue;
+                }
+                level -= arrival_rate;
+                for (int64_t i = 0; i < n; i++) {
+                    double rate = m->departure_rates[i] * queue[i];
+                    if (level < rate) {
+                        queue[i]--;
+                        departure_rate -= m->departure_rates[i];
+                        break;
+                    }
+                    level -= rate;
+                }
+            }
+        }
+        streams[4 * row] = s.a, streams[4 * row + 1] = s.b, streams[4 * row + 2] = s.c, streams[4 * row + 3] = s.count;
+        departure[row] = departure_rate, clock[row] = elapsed, customers[row] = customer, rewards[row] += earned;
+    }
+}

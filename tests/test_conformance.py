@@ -1,0 +1,324 @@
+"""What every registered environment must do; a new id is tested the day it is registered."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+from matchgym.envs.wrappers import DictMask
+
+STEPS = 300
+
+
+def masked_actions(rng, masks):
+    """A uniformly random valid action for each row."""
+    return np.array([rng.choice(np.flatnonzero(mask)) for mask in np.atleast_2d(masks)])
+
+
+def play(env, seed, steps=STEPS, valid=True):
+    """A trajectory of random actions, as nested lists of exact numbers."""
+    rng = np.random.default_rng(seed)
+    obs, info = env.reset(seed=seed)
+    record = [(obs.tobytes(), sorted(info))]
+    for _ in range(steps):
+        mask = env.get_wrapper_attr("action_masks")()
+        action = int(masked_actions(rng, mask)[0]) if valid else int(rng.integers(env.action_space.n))
+        obs, reward, terminated, truncated, info = env.step(action)
+        numbers = {key: value.tobytes() if isinstance(value, np.ndarray) else value for key, value in info.items()}
+        record.append((obs.tobytes(), reward, terminated, truncated, numbers))
+        if terminated or truncated:
+            env.reset()
+    return record
+
+
+@pytest.mark.filterwarnings("ignore:.*maximum value.*infinity.*", "ignore:.*minimum.*-infinity.*")
+def test_gymnasium_checker(entry):
+    check_env(gym.make(entry.id).unwrapped)
+
+
+def test_stable_baselines3_checker(entry):
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    checker.check_env(gym.make(entry.id), warn=True)
+
+
+def test_both_spellings_and_idempotent_registration(entry):
+    from matchgym.envs.registry import register_all
+
+    before = dict(gym.registry)
+    register_all()
+    assert gym.registry == before
+    assert gym.make(f"matchgym:{entry.id}").spec.id == gym.make(entry.id).spec.id == entry.id
+
+
+def test_every_catalogue_instance_makes_an_environment(entry):
+    for name in entry.model.catalogue:
+        env = gym.make(entry.id, instance=name)
+        obs, _ = env.reset(seed=0)
+        assert env.observation_space.contains(obs)
+        layout = env.unwrapped.observation_layout
+        covered = sorted((part.start, part.stop) for part in layout.values())
+        assert [start for start, _ in covered] == [0, *(stop for _, stop in covered[:-1])]
+        assert covered[-1][1] == len(obs)
+
+
+def test_determinism_and_seeds(entry):
+    env = gym.make(entry.id)
+    first, again, other = play(env, 5), play(env, 5), play(env, 6)
+    assert first == again == play(gym.make(entry.id), 5)
+    assert first != other
+
+
+def test_reset_without_seed_goes_on(entry):
+    env = gym.make(entry.id)
+    rng = np.random.default_rng(0)
+
+    def third_episode():
+        env.reset(seed=1)
+        env.reset()
+        env.reset()
+        return [env.step(masked_actions(rng, env.get_wrapper_attr("action_masks")())[0])[4]["elapsed_time"] for _ in range(3)]
+
+    assert third_episode() != play(env, 1, 3)
+    assert third_episode()[0] == third_episode()[0]
+
+
+def test_types_and_info(entry):
+    env = gym.make(entry.id)
+    obs, info = env.reset(seed=2)
+    keys, rng = set(info), np.random.default_rng(0)
+    for _ in range(STEPS):
+        obs, reward, terminated, truncated, info = env.step(int(rng.integers(env.action_space.n)))
+        assert type(reward) is float
+        assert type(terminated) is bool
+        assert type(truncated) is bool
+        assert obs.dtype == np.float32
+        assert set(info) == keys
+        for value in info.values():
+            assert isinstance(value, np.ndarray | int | float)
+            assert np.isfinite(value).all()
+    before = obs.copy()
+    env.step(env.action_space.n - 1)
+    assert (obs == before).all()  # the caller's arrays are never written again
+
+
+def test_masks_agree_and_leave_a_choice(entry):
+    env = DictMask(gym.make(entry.id))
+    observation, info = env.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for _ in range(STEPS):
+        method = env.get_wrapper_attr("action_masks")()
+        assert method.dtype == np.bool_
+        assert info["action_mask"].dtype == np.int8
+        assert (method == info["action_mask"]).all()
+        assert (method == observation["action_mask"]).all()
+        assert method.any()
+        assert env.observation_space.contains(observation)
+        assert method[env.action_space.sample(info["action_mask"])]
+        observation, _, _, truncated, info = env.step(masked_actions(rng, method)[0])
+        assert info["invalid_actions"] == 0
+        if truncated:
+            observation, info = env.reset()
+
+
+def test_invalid_actions_are_counted_no_ops(entry):
+    env, twin = gym.make(entry.id), gym.make(entry.id)
+    _, info = env.reset(seed=4)
+    twin.reset(seed=4)
+    idle = int(env.action_space.n) - 1
+    forbidden = [a for a in range(idle + 1) if not info["action_mask"][a]]
+    counted = 0
+    for action in [*forbidden, idle + 1, -1, 10**9]:
+        counted += 1
+        obs, reward, _, _, info = env.step(action)
+        twin_obs, twin_reward, _, _, _ = twin.step(idle)
+        assert info["invalid_actions"] == counted
+        assert reward == twin_reward == 0.0
+        assert (obs == twin_obs).all()
+        if not info["action_mask"][:idle].sum() < idle:
+            break
+    assert env.reset(seed=4)[1]["invalid_actions"] == 0
+
+
+def test_bad_actions_and_order(entry):
+    env = gym.make(entry.id)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(0)
+    env.reset(seed=0)
+    for action in (1.5, "1", None, [0]):
+        with pytest.raises(TypeError, match="action"):
+            env.step(action)
+    vector = gym.make_vec(entry.id, num_envs=3)
+    with pytest.raises(gym.error.ResetNeeded):
+        vector.step(np.zeros(3, int))
+    vector.reset(seed=0)
+    for actions in (np.zeros(2, int), np.zeros(3), 0):
+        with pytest.raises(TypeError, match="actions"):
+            vector.step(actions)
+
+
+def test_pickle(entry):
+    env = gym.make(entry.id)
+    play(env, 7, 20)
+    twin = pickle.loads(pickle.dumps(env))
+    rng, twin_rng = np.random.default_rng(1), np.random.default_rng(1)
+    for _ in range(50):
+        mask = env.get_wrapper_attr("action_masks")()
+        a, b = env.step(masked_actions(rng, mask)[0]), twin.step(masked_actions(twin_rng, mask)[0])
+        assert (a[0] == b[0]).all()
+        assert a[1:4] == b[1:4]
+
+
+def test_spec_survives_json(entry):
+    name = list(entry.model.catalogue)[1]
+    instance = entry.model.load(name).to_dict()
+    env = gym.make(entry.id, instance=instance, max_episode_steps=17)
+    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert again.unwrapped.instance.sha256 == env.unwrapped.instance.sha256
+    assert play(again, 3, 30) == play(env, 3, 30)
+    json.dumps(instance)
+
+
+def single_rows(entry, n, seed, **options):
+    envs = [gym.make(entry.id, max_episode_steps=40, **options) for _ in range(n)]
+    return envs, [env.reset(seed=seed + b) for b, env in enumerate(envs)]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_vector_rows_are_single_environments(entry, mode):
+    """Row b of a vector environment seeded with s is the single environment seeded with s + b, bit for bit."""
+    n, seed, rng = 5, 11, np.random.default_rng(0)
+    vector = gym.make_vec(entry.id, num_envs=n, max_episode_steps=40, autoreset_mode=mode.value)
+    assert vector.metadata["autoreset_mode"] is mode
+    obs, infos = vector.reset(seed=seed)
+    envs, starts = single_rows(entry, n, seed)
+    over = np.zeros(n, bool)
+    for b in range(n):
+        assert (obs[b] == starts[b][0]).all()
+    for _ in range(150):
+        if mode is AutoresetMode.DISABLED and over.any():
+            obs, infos = vector.reset(options={"reset_mask": over})
+            for b in np.flatnonzero(over):
+                single, info = envs[b].reset()
+                assert (single == obs[b]).all()
+                assert infos["elapsed_time"][b] == info["elapsed_time"]
+            over[:] = False
+        masks = infos["action_mask"]
+        assert masks.dtype == np.int8
+        assert masks.shape == (n, vector.single_action_space.n)
+        assert (vector.action_masks() == masks).all()
+        actions = masked_actions(rng, masks)
+        obs, rewards, terminated, truncated, infos = vector.step(actions)
+        for b, env in enumerate(envs):
+            if mode is AutoresetMode.NEXT_STEP and over[b]:
+                single, info = env.reset()
+                assert (single == obs[b]).all()
+                assert (rewards[b], terminated[b], truncated[b]) == (0.0, False, False)
+                over[b] = False
+                continue
+            single, reward, ended, cut, info = env.step(actions[b])
+            assert (rewards[b], terminated[b], truncated[b]) == (reward, ended, cut)
+            over[b] = ended or cut
+            if mode is AutoresetMode.SAME_STEP and over[b]:
+                assert infos["_final_obs"][b]
+                assert (infos["final_obs"][b] == single).all()
+                for key, value in info.items():
+                    assert np.array_equal(infos["final_info"][key][b], value)
+                single, info = env.reset()
+                over[b] = False
+            assert (single == obs[b]).all()
+            for key, value in info.items():
+                assert np.array_equal(infos[key][b], value)
+                assert infos[f"_{key}"][b]
+
+
+def test_vector_seeds_and_masks_of_reset(entry):
+    vector = gym.make_vec(entry.id, num_envs=3)
+    obs, _ = vector.reset(seed=[4, None, 9])
+    for seed, row in ((4, 0), (9, 2)):
+        assert (gym.make(entry.id).reset(seed=seed)[0] == obs[row]).all()
+    for options in ({"reset_mask": np.ones(2, bool)}, {"reset_mask": np.ones(3)}):
+        with pytest.raises(ValueError, match="reset_mask"):
+            vector.reset(options=options)
+    with pytest.raises(ValueError, match="seed"):
+        vector.reset(seed=[1, 2])
+    for arguments in ({"num_envs": 0}, {"num_envs": 2.5}, {"num_envs": 2, "max_episode_steps": 0}):
+        with pytest.raises(ValueError, match=r"num_envs|max_episode_steps"):
+            type(vector.unwrapped)(**arguments)
+
+
+def test_unseeded_environments_differ(entry):
+    starts = [gym.make(entry.id).reset()[1]["elapsed_time"] for _ in range(4)]
+    assert len(set(starts)) > 1
+
+
+def test_constructor_refuses_unknown_options(entry):
+    for arguments in ({"speed": 3}, {"render_mode": "human"}, {"instance": "no-such"}):
+        with pytest.raises((ValueError, TypeError), match=r"speed|render_mode|no-such"):
+            entry.layer("envs").__dict__[f"{entry.prefix}Env"](**arguments)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_worker_processes(entry, context):
+    """`matchgym:ID` works in a process that has not imported the package."""
+    workers = AsyncVectorEnv([lambda i=entry.id: gym.make(f"matchgym:{i}")] * 2, context=context)
+    try:
+        obs, _ = workers.reset(seed=21)
+        assert (obs[1] == gym.make(entry.id).reset(seed=22)[0]).all()
+        workers.step(np.array([env_space.n - 1 for env_space in [workers.single_action_space] * 2]))
+    finally:
+        workers.close()
+
+
+TRAJECTORY = """
+import sys, warnings
+import numpy as np
+warnings.simplefilter("ignore")
+import gymnasium as gym, matchgym
+env = gym.make(sys.argv[1])
+rng = np.random.default_rng(0)
+digest = []
+obs, info = env.reset(seed=13)
+for _ in range(120):
+    action = rng.choice(np.flatnonzero(info["action_mask"]))
+    obs, reward, _, _, info = env.step(int(action))
+    digest.append((obs.tobytes().hex(), reward.hex(), float(info["elapsed_time"]).hex()))
+print(digest)
+"""
+
+
+def test_compiled_code_is_the_python_code(entry):
+    """The same trajectory, bit for bit, with and without numba's compiler."""
+    outputs = []
+    for disabled in ("0", "1"):
+        run = subprocess.run(
+            [sys.executable, "-c", TRAJECTORY, entry.id],
+            env=os.environ | {"NUMBA_DISABLE_JIT": disabled},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        outputs.append(run.stdout)
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) > 1000
+
+
+def test_docstring_is_the_users_page(entry):
+    page = getattr(entry.layer("envs"), f"{entry.prefix}Env").__doc__
+    for heading in (
+        "Description", "Action Space", "Observation Space", "Rewards", "Starting State", "Episode End", "Information",
+        "Arguments", "Bounds and baselines", "References", "Version History",
+    ):  # fmt: skip
+        assert f"## {heading}" in page
+    for name in gym.make(entry.id).unwrapped.observation_layout:
+        assert f"`{name}`" in page
+    info = gym.make(entry.id).reset(seed=0)[1]
+    for key in info:
+        assert f"`{key}`" in page
