@@ -73,6 +73,7 @@ def draw_curve(
     lines: Mapping[str, float | None] | None = None,
     title: str = "",
     unit: str = "reward per unit of time",
+    final: Evaluation | None = None,
 ) -> Path:
     """Draw a learning curve as a PNG: the objective with its 95 % interval against environment steps.
 
@@ -83,6 +84,7 @@ def draw_curve(
     lines : horizontal lines to compare with, label -> objective ("LP bound", "exact optimum", "greedy"...).
     title : above the picture.
     unit : label of the vertical axis.
+    final : the measurement that the agent's label states; None takes the last point.
     """
     if not evaluations:
         raise InputError("a learning curve needs at least one evaluation; train for longer.")
@@ -91,9 +93,7 @@ def draw_curve(
         from matplotlib.figure import Figure
         from matplotlib.ticker import EngFormatter
     except ModuleNotFoundError as error:
-        raise InputError(
-            f'drawing needs the package {error.name}; install it with: pip install "matchgym[rl]".'
-        ) from None
+        raise InputError(f'drawing needs the package {error.name}; install it with: pip install "matchgym[rl]".') from None
 
     steps = np.array([point.timesteps for point in evaluations], float)
     mean, low, high = (np.array([getattr(point, name) for point in evaluations]) for name in ("mean", "low", "high"))
@@ -105,19 +105,21 @@ def draw_curve(
     axes.fill_between(steps, low, high, color=_LINE, alpha=0.18, linewidth=0)
     axes.plot(steps, mean, color=_LINE, linewidth=2, marker="o", markersize=3.5, zorder=3, clip_on=False)
 
-    bottom, top = _limits(mean, low, high, list(references.values()))
+    bottom, top = _limits(mean, low, high, [*references.values(), (final or evaluations[-1]).mean])
     axes.set_ylim(bottom, top)
     axes.set_xlim(0, max(steps[-1], 1.0))
     # Labels stand right of the axes; those that would overlap are pushed apart.
-    labels = [("trained agent", float(mean[-1]), _LINE)]
+    stated = final or evaluations[-1]
+    agent = f"trained agent  {stated.mean:.4g} ± {(stated.high - stated.low) / 2:.1g}"
+    labels = [(agent, stated.mean, _LINE)]
     for (label, value), colour in zip(references.items(), _REFERENCES * (1 + len(references) // len(_REFERENCES))):
         axes.axhline(value, color=colour, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
-        labels.append((label, value, colour))
+        labels.append((f"{label}  {value:.4g}", value, colour))
     labels.sort(key=lambda entry: entry[1])
     heights = _spread([(value - bottom) / (top - bottom) for _, value, _ in labels], gap=0.058)
     for (label, value, colour), height in zip(labels, heights):
         axes.annotate(
-            f"{label}  {value:.4g}", (1, (value - bottom) / (top - bottom)), (1.035, height), "axes fraction",
+            label, (1, (value - bottom) / (top - bottom)), (1.035, height), "axes fraction",
             color=colour, fontsize=9.5, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
         )  # fmt: skip

@@ -138,9 +138,7 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         return value
     if isinstance(default, list):
         if not isinstance(value, list | tuple) or not all(_is_integer(width) and 1 <= width <= 4096 for width in value):
-            raise InputError(
-                f"{name} must be a list of layer widths from 1 to 4096, such as 64,64, not {shorten(given)}."
-            )
+            raise InputError(f"{name} must be a list of layer widths from 1 to 4096, such as 64,64, not {shorten(given)}.")
         return [int(width) for width in value]
     if isinstance(default, int):
         low = 0 if name in _MAY_BE_ZERO else 2 if name == "batch_size" else 1

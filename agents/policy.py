@@ -57,9 +57,7 @@ class AgentPolicy:
             algo = json.loads((folder / "config.json").read_text())["algo"]
             kind = CLASSES[algo]
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{shorten(str(folder))} holds no trained agent; give a folder written by train."
-            ) from None
+            raise InputError(f"{shorten(str(folder))} holds no trained agent; give a folder written by train.") from None
         if not (folder / "model.zip").is_file():
             raise InputError(f"{shorten(str(folder))} holds no model.zip; train it, or resume its training, first.")
         torch.set_num_threads(torch_threads)

@@ -72,9 +72,7 @@ class SB3VecEnv(VecEnv):
     def __init__(self, native: GymVectorEnv, reward_shift: float = 0.0, reward_scale: float = 1.0) -> None:
         mode = native.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
-            raise InputError(
-                f"autoreset_mode must be SAME_STEP for Stable-Baselines3, not {getattr(mode, 'name', mode)}."
-            )
+            raise InputError(f"autoreset_mode must be SAME_STEP for Stable-Baselines3, not {getattr(mode, 'name', mode)}.")
         self.native = native
         self._base: Any = native.unwrapped  # below gymnasium's wrappers
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
@@ -169,9 +167,7 @@ class SB3VecEnv(VecEnv):
     ) -> list[Any]:
         """`action_masks`: the rows of one batched mask. The rows of a native environment have no other method."""
         if method_name != "action_masks":
-            raise AttributeError(
-                f"the rows of a native vector environment have no method {method_name!r}, only action_masks."
-            )
+            raise AttributeError(f"the rows of a native vector environment have no method {method_name!r}, only action_masks.")
         masks = self.action_masks()
         return list(masks) if indices is None else [masks[b] for b in self._rows(indices)]
 

@@ -163,31 +163,34 @@ def train(
     if saved is None:
         if resume:
             console.print(f"{folder} holds no checkpoint; training starts from the beginning.")
-        files.start(config)
         model = build(algo, native, table, seed)
+        files.start(config)
         recorder = Recorder(files, config, measurement, console)
     else:
         model = restore(saved, algo, native, seed)
         recorder = Recorder(files, config, measurement, console, saved)
         console.print(f"Resuming {folder} at {model.num_timesteps:,} of {total:,} environment steps.")
 
+    recorder.init_callback(model)
+    heading = f"{entry.id}, {chosen.name}: {algo}"
     with recorder.bar:
         try:
             model.learn(max(int(total) - model.num_timesteps, 0), callback=recorder, reset_num_timesteps=saved is None)
             recorder.finish()
+            policy = AgentPolicy.load(folder, torch_threads)
+            fresh = measure(
+                policy, recorder.arena, _spread_seed(seed, 2), measurement.warmup, measurement.final_decisions,
+                model.num_timesteps, recorder.seconds(),
+            )  # fmt: skip
         except KeyboardInterrupt:
             recorder.save(is_interrupted=True)
+            if recorder.evaluations:
+                draw_curve(recorder.evaluations, files.picture, lines, heading)
             console.print(f"Interrupted: a checkpoint is in {folder}; resume the training to continue.")
             raise
-        policy = AgentPolicy.load(folder, torch_threads)
-        fresh = measure(
-            policy, recorder.arena, _spread_seed(seed, 2), measurement.warmup, measurement.final_decisions,
-            model.num_timesteps, recorder.seconds(),
-        )  # fmt: skip
     files.write_curve(recorder.evaluations, recorder.frames_per_second(), fresh)
+    draw_curve(recorder.evaluations, files.picture, lines, heading, final=fresh)
     files.checkpoint.unlink(missing_ok=True)
-    heading = f"{entry.id}, {chosen.name}: {algo}"
-    draw_curve(recorder.evaluations, files.picture, lines, heading)
     return TrainingResult(
         folder,
         policy,
@@ -455,9 +458,7 @@ class Files:
             saved = pickle.loads(self.checkpoint.read_bytes())
             before = saved["config"]
         except Exception:
-            raise InputError(
-                f"checkpoint.pkl in {shorten(str(self.folder))} cannot be read; train without resume."
-            ) from None
+            raise InputError(f"checkpoint.pkl in {shorten(str(self.folder))} cannot be read; train without resume.") from None
         self._check_agreement(before, config)
         return saved
 

@@ -121,8 +121,8 @@ def linear_programme(instance: Any, kind: str) -> Bound:
 
     # State the first master problem.
     problem = pulp.LpProblem(kind.replace("-", "_"), pulp.LpMaximize)
-    y = {(i, j): pulp.LpVariable(f"y_{i}_{j}", 0, cap[i]) for i, j in zip(rows.tolist(), columns.tolist())}
-    leaving = [pulp.LpVariable(f"s_{i}", 0, 1) for i in range(n)]
+    y = {(i, j): problem.add_variable(f"y_{i}_{j}", 0, cap[i]) for i, j in zip(rows.tolist(), columns.tolist())}
+    leaving = [problem.add_variable(f"s_{i}", 0, 1) for i in range(n)]
     unit = float((gamma * instance.rewards).max()) or 1.0
     problem += pulp.LpAffineExpression([(y[i, j], gamma[j] * instance.rewards[i, j] / unit) for i, j in y])
     of_supplier, of_customer = defaultdict(list), defaultdict(list)

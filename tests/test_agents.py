@@ -153,6 +153,7 @@ def test_interruption_saves_and_resumes_to_the_same_total(algo: str, tmp_path, i
         train(ID, "demo", algo, 8192, **arguments)
     assert "checkpoint" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint.pkl").is_file()
+    assert (tmp_path / "run" / "curve.png").is_file()
     assert json.loads((tmp_path / "run" / "curve.json").read_text())["final"] is None
 
     interrupt(0)
@@ -168,11 +169,25 @@ def test_interruption_saves_and_resumes_to_the_same_total(algo: str, tmp_path, i
         train(ID, "demo", algo, 8192, resume=True, progress=False, seed=1, **arguments)
 
 
+def test_interrupting_the_last_measurement_loses_nothing(tmp_path, monkeypatch) -> None:
+    arguments = {"params": SMALL, "measurement": BRIEF, "folder": tmp_path / "run", "progress": False}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_module.AgentPolicy, "load", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(ID, "demo", "maskable-ppo", 1024, **arguments)
+    result = train(ID, "demo", "maskable-ppo", 1024, resume=True, **arguments)
+    assert result.timesteps == 1024
+    assert len(result.evaluations) == 3  # before training, and after each of the two updates
+
+
 def test_same_seed_same_agent(tmp_path) -> None:
     arguments = {"params": SMALL, "measurement": BRIEF, "progress": False}
     first, second, other = (
-        train(ID, "demo", "maskable-ppo", 2048, seed, folder=tmp_path / str(k), **arguments)
-        for k, seed in enumerate((3, 3, 4))
+        train(ID, "demo", "maskable-ppo", 2048, seed, folder=tmp_path / str(k), **arguments) for k, seed in enumerate((3, 3, 4))
     )
     for one, two in zip(parameters(first.folder), parameters(second.folder)):
         np.testing.assert_array_equal(one, two)

@@ -1,0 +1,521 @@
+"""Bounds of stationary matching against closed forms, brute force and exact chains (arXiv 2411.08218, Sections 2, B, C)."""
+
+import dataclasses
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pulp
+import pytest
+from cases import random_instance
+from scipy import sparse, stats
+
+from matchgym.bounds import stationary_matching as bounds
+from matchgym.bounds.chain import box_of, make_box, match_law, poisson_equation, policy_iteration, stationary_law
+from matchgym.bounds.rational import CertificateError, exp_minus, poisson_tail, round_down, round_up
+from matchgym.envs.catalogues.stationary_matching import b1, b3, b5, b5eps
+from matchgym.envs.instance import InputError
+from matchgym.envs.stationary_matching import StationaryMatchingInstance
+
+KINDS = list(bounds.FORMS)
+
+
+def scaled(instance, **changes):
+    return dataclasses.replace(instance, **changes)
+
+
+def all_subsets_value(instance, kind):
+    """The programme with every row of (2) written out, in the paper's own variables."""
+    form = bounds.FORMS[kind]
+    n, m = instance.rewards.shape
+    lam, mu, gamma = instance.supplier_rates, instance.departure_rates, instance.customer_rates
+    problem = pulp.LpProblem("all", pulp.LpMaximize)
+    x = [[problem.add_variable(f"x{i}_{j}", 0) for j in range(m)] for i in range(n)]
+    leave = [problem.add_variable(f"a{i}", 0) for i in range(n)]
+    problem += pulp.lpSum(instance.rewards[i, j] * x[i][j] for i in range(n) for j in range(m))
+    for i in range(n):
+        problem += leave[i] + pulp.lpSum(x[i]) == lam[i]
+        for j in range(m):
+            if form.pasta:
+                problem += x[i][j] * (1 / gamma[j]) <= leave[i] * (1 / mu[i])
+    for j in range(m):
+        if form.flow:
+            problem += pulp.lpSum(x[i][j] for i in range(n)) <= gamma[j]
+        for size in range(1, n + 1):
+            if form.subsets or (form.singletons and size == 1):
+                for subset in itertools.combinations(range(n), size):
+                    right = -math.expm1(-sum(lam[i] / mu[i] for i in subset))
+                    problem += pulp.lpSum(x[i][j] for i in subset) <= gamma[j] * right
+    problem.solve(pulp.HiGHS(msg=False))
+    return pulp.value(problem.objective)
+
+
+# Rational arithmetic.
+
+
+@pytest.mark.parametrize("x", ["0", "1/1000000000", "1/3", "1", "17/4", "50", "700", "100000"])
+def test_exp_minus_encloses(x):
+    low, high = exp_minus(Fraction(x))
+    assert 0 <= low <= high <= 1
+    assert float(low) == pytest.approx(math.exp(-float(Fraction(x))), rel=1e-15, abs=1e-70)
+    assert high - low <= Fraction(1, 2**200)
+    other_low, other_high = exp_minus(Fraction(x) / 2)  # e^-x = (e^-x/2)^2
+    assert other_low**2 <= high
+    assert low <= other_high**2
+
+
+def test_exp_minus_is_a_strict_enclosure_of_the_series():
+    x = Fraction(3, 7)
+    partial, term = Fraction(0), Fraction(1)
+    sums = []
+    for k in range(1, 80):
+        partial += term
+        sums.append(partial)
+        term *= -x / k
+    low, high = exp_minus(x)
+    assert low <= max(sums[-1], sums[-2])
+    assert high >= min(sums[-1], sums[-2])
+
+
+@pytest.mark.parametrize(("mean", "count"), [(1, 12), (1, 0), (1, 1), (30, 70), (0, 1)])
+def test_poisson_tail(mean, count):
+    assert float(poisson_tail(Fraction(mean), count)) == pytest.approx(stats.poisson(mean).sf(count - 1), rel=1e-9)
+
+
+def test_directed_rounding():
+    third = Fraction(1, 3)
+    assert Fraction(round_down(third)) < third < Fraction(round_up(third))
+    assert math.nextafter(round_down(third), 1) == round_up(third)
+    assert round_up(Fraction(1, 2)) == round_down(Fraction(1, 2)) == 0.5
+
+
+# Linear programmes.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_cutting_planes_solve_the_full_programme(kind, seed):
+    instance = random_instance(seed, n=2 + seed, m=3)
+    found = bounds.bound(instance, kind)
+    reference = all_subsets_value(instance, kind)
+    assert found.value == pytest.approx(reference, rel=1e-7)
+    assert found.verify() == found.certified_value
+    assert found.certified_value == pytest.approx(found.value, rel=1e-9)
+    assert found.certified_value >= found.value * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_solution_is_feasible_and_certifies_the_gap(kind, seed):
+    instance, form = random_instance(seed, n=6, m=4), bounds.FORMS[kind]
+    found = bounds.bound(instance, kind)
+    x, leave = found.solution["x"], found.solution["abandonment"]
+    y, waiting = x / instance.customer_rates, leave / instance.departure_rates
+    assert (x >= 0).all()
+    assert np.allclose(leave + x.sum(1), instance.supplier_rates, rtol=1e-12)
+    assert (leave >= -1e-12).all()
+    if form.pasta:
+        assert (y <= waiting[:, None] * (1 + 1e-9) + 1e-12).all()
+    for size in range(1, 7):
+        for subset in itertools.combinations(range(6), size):
+            right = -np.expm1(-instance.offered[list(subset)].sum())
+            if form.subsets:
+                assert (y[list(subset)].sum(0) <= right * (1 + 1e-12)).all()
+    value = (instance.rewards * x).sum()
+    assert value <= found.certified_value
+    assert found.certified_value - value <= 1e-8 * found.value
+    assert (x[instance.rewards == 0] == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_order_of_the_programmes(seed):
+    instance = random_instance(seed)
+    value = {kind: bounds.bound(instance, kind).value for kind in KINDS}
+    slack = 1 + 1e-9
+    assert value["tlp-online"] <= value["flow-singleton"] * slack
+    assert value["flow-singleton"] <= min(value["flow"], value["singleton"]) * slack
+    assert max(value["flow"], value["singleton"]) <= value["fluid"] * slack
+    assert value["tlp-online"] <= value["tlp-offline"] * slack
+
+
+@pytest.mark.parametrize("n", [2, 4, 10, 100])
+def test_example_b1(n):
+    instance = b1(n)
+    tlp = -math.expm1(-1) / n**2
+    assert bounds.bound(instance, "tlp-online").certified_value == pytest.approx(tlp, rel=1e-9)
+    assert bounds.bound(instance, "tlp-offline").certified_value == pytest.approx(tlp, rel=1e-9)
+    for kind in ("fluid", "flow"):
+        assert bounds.bound(instance, kind).certified_value == pytest.approx(1 / (n**2 + 1), rel=1e-9)
+    both = min(1 / (n**2 + 1), -math.expm1(-1 / n) / n)
+    assert bounds.bound(instance, "flow-singleton").certified_value == pytest.approx(both, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 4, 25, 100])
+def test_example_b3(n):
+    tlp = (math.sqrt(n) - 1) * -math.expm1(-math.sqrt(n))
+    for kind in ("tlp-online", "tlp-offline"):
+        assert bounds.bound(b3(n), kind).certified_value == pytest.approx(tlp, rel=1e-9)
+    for kind in ("fluid", "flow", "singleton", "flow-singleton"):
+        assert bounds.bound(b3(n), kind).certified_value == pytest.approx(math.sqrt(n) - 1, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_example_b5(n):
+    for kind in ("tlp-online", "tlp-offline"):
+        assert bounds.bound(b5(n), kind).certified_value == pytest.approx(-math.expm1(-n), rel=1e-9)
+    for kind in ("flow", "flow-singleton"):
+        assert bounds.bound(b5(n), kind).certified_value == pytest.approx(1.0, rel=1e-9)
+    for kind in ("fluid", "singleton"):
+        assert bounds.bound(b5(n), kind).certified_value == pytest.approx(n / 2, rel=1e-9)
+    c, e = -math.expm1(-n) / n, 0.01
+    found = bounds.bound(b5eps(n, e), "tlp-online")
+    assert found.certified_value == pytest.approx(c * n + e * (n - 2 * c * n), rel=1e-9)
+    x = found.solution["x"]
+    assert x[:, n].sum() == pytest.approx(c * n)  # suppliers beyond what the valuable customer needs are wasted
+    assert np.trace(x[:, :n]) == pytest.approx(n - 2 * c * n)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_invariances(kind):
+    instance = random_instance(3, n=3, m=3)
+    value = bounds.bound(instance, kind).certified_value
+    rates = {name: 7.0 * getattr(instance, name) for name in ("supplier_rates", "departure_rates", "customer_rates")}
+    assert bounds.bound(scaled(instance, **rates), kind).certified_value == pytest.approx(7 * value, rel=1e-9)
+    assert bounds.bound(scaled(instance, rewards=1e4 * instance.rewards), kind).certified_value == pytest.approx(1e4 * value)
+    order = [2, 0, 1]
+    shuffled = scaled(
+        instance,
+        supplier_rates=instance.supplier_rates[order],
+        departure_rates=instance.departure_rates[order],
+        rewards=instance.rewards[order],
+    )
+    assert bounds.bound(shuffled, kind).certified_value == pytest.approx(value, rel=1e-9)
+    split = StationaryMatchingInstance(
+        supplier_rates=np.r_[instance.supplier_rates[0] * 0.3, instance.supplier_rates[0] * 0.7, instance.supplier_rates[1:]],
+        departure_rates=np.r_[instance.departure_rates[0], instance.departure_rates],
+        customer_rates=instance.customer_rates,
+        rewards=np.vstack([instance.rewards[:1], instance.rewards]),
+    )
+    if kind in ("tlp-online", "tlp-offline"):
+        assert bounds.bound(split, kind).certified_value == pytest.approx(value, rel=1e-8)
+    worthless = StationaryMatchingInstance(
+        supplier_rates=np.r_[instance.supplier_rates, 1.0],
+        departure_rates=np.r_[instance.departure_rates, 1.0],
+        customer_rates=np.r_[instance.customer_rates, 1.0],
+        rewards=np.pad(instance.rewards, ((0, 1), (0, 1))),
+    )
+    assert bounds.bound(worthless, kind).certified_value == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["supplier_rates", "customer_rates", "departure_rates"])
+def test_rate_monotonicity(name):
+    for seed in range(5):
+        instance = random_instance(seed)
+        factor = 0.8 if name == "departure_rates" else 1.25
+        richer = scaled(instance, **{name: factor * getattr(instance, name)})
+        for kind in ("tlp-online", "tlp-offline", "optimum"):
+            assert bounds.bound(richer, kind).certified_value >= bounds.bound(instance, kind).value * (1 - 1e-8)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_extreme_rates_keep_the_gap(seed):
+    """Offered loads from 1e-3 to 50 and rates over six orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    n, m = int(rng.integers(1, 8)), int(rng.integers(1, 8))
+    departures = 10 ** rng.uniform(-3, 3, n)
+    instance = StationaryMatchingInstance(
+        supplier_rates=departures * 10 ** rng.uniform(-3, math.log10(50), n),
+        departure_rates=departures,
+        customer_rates=10 ** rng.uniform(-3, 3, m),
+        rewards=rng.uniform(0, 1, (n, m)),
+    )
+    for kind in KINDS:
+        found = bounds.bound(instance, kind)
+        value = (instance.rewards * found.solution["x"]).sum()
+        assert value <= found.certified_value
+        if kind in ("tlp-online", "tlp-offline"):
+            assert found.certified_value - value <= 1e-7 * found.certified_value
+
+
+def test_nothing_to_earn():
+    instance = scaled(random_instance(1, n=2, m=2), rewards=np.zeros((2, 2)))
+    for kind in bounds.KINDS:
+        assert bounds.bound(instance, kind).certified_value == 0.0
+
+
+def test_separation_finds_the_worst_set():
+    """Prefixes by y / rho contain the most violated set and the set of worst ratio (Appendix C.2)."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        n = int(rng.integers(1, 8))
+        offered, y = rng.uniform(0.05, 3, n), rng.uniform(0, 0.6, n) * (rng.uniform(size=n) < 0.8)
+        if rng.uniform() < 0.3:
+            y = offered * 0.2  # ties
+        subsets = [list(s) for size in range(1, n + 1) for s in itertools.combinations(range(n), size)]
+        slacks = [-np.expm1(-offered[s].sum()) - y[s].sum() for s in subsets]
+        ratios = [y[s].sum() / -np.expm1(-offered[s].sum()) for s in subsets]
+        _, slack, ratio = bounds.worst_prefixes(y[:, None], offered)
+        assert ratio[0] == pytest.approx(max(ratios), rel=1e-12)
+        if min(slacks) < 0:
+            assert slack.min() == pytest.approx(min(slacks), rel=1e-9)
+        else:
+            assert slack.min() >= -1e-12
+
+
+# Certificates.
+
+
+def tampered(certificate, rng):
+    """The same certificate with some multipliers changed at random, signs included."""
+
+    def change(value):
+        return value * float(rng.normal(1, 2)) if rng.uniform() < 0.4 else value
+
+    return {
+        "alpha": [change(value) for value in certificate["alpha"]],
+        "z": [[i, j, change(value)] for i, j, value in certificate["z"] if rng.uniform() < 0.9],
+        "beta": [[j, subset, change(value)] for j, subset, value in certificate["beta"] if rng.uniform() < 0.9],
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tampered_multipliers_never_prove_a_false_bound(kind):
+    rng = np.random.default_rng(1)
+    for seed in range(6):
+        instance = random_instance(seed, n=3, m=3)
+        found = bounds.bound(instance, kind)
+        value = (instance.rewards * found.solution["x"]).sum()
+        for _ in range(20):
+            proof = found.prove(instance, tampered(found.certificate, rng))
+            assert proof.upper >= Fraction(value) * (1 - Fraction(1, 10**9))
+
+
+def test_tampered_values_are_caught():
+    found = bounds.tlp_online("demo")
+    lower = math.nextafter(found.certified_value, 0)
+    for change in ({"upper": lower}, {"upper": found.upper * 1.5}, {"certificate": {**found.certificate, "alpha": [0.0, 0.0]}}):
+        with pytest.raises(CertificateError, match="proves"):
+            dataclasses.replace(found, **change).verify()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": [1.0]},
+        {"alpha": [math.nan, 1.0]},
+        {"alpha": ["1", 1.0]},
+        {"z": [[0, 9, 1.0]]},
+        {"beta": [[0, [-1], 1.0]]},
+        {"beta": [[0, [0], math.inf]]},
+    ],
+)
+def test_malformed_certificates_are_refused(change):
+    found = bounds.tlp_online("demo")
+    with pytest.raises(CertificateError):
+        dataclasses.replace(found, certificate={**found.certificate, **change}).verify()
+
+
+def test_certificates_may_only_use_the_constraints_of_their_kind():
+    instance = bounds.MODEL.load("demo")
+    online = bounds.tlp_online(instance).certificate
+    with pytest.raises(CertificateError, match=r"constraint \(3\)"):
+        bounds.PROVERS["tlp-offline"](instance, online)
+    with pytest.raises(CertificateError, match=r"constraint \(2\)"):
+        bounds.PROVERS["fluid"](instance, {**online, "beta": [[0, [0], 1.0]]})
+
+
+# The exact optimum.
+
+
+def birth_death(supplier_rate, departure_rate, customer_rate):
+    """Gain of greedy on one merged supplier type with reward 1 (Section 7 of the specification of B1, B3, B5)."""
+    total = term = 1.0
+    for level in range(1, 400):
+        term *= supplier_rate / (level * departure_rate + customer_rate)
+        total += term
+    return customer_rate * (1 - 1 / total)
+
+
+def value_iteration(instance, caps):
+    """Relative value iteration, written from the Bellman equation without the package's chain."""
+    shape = tuple(cap + 1 for cap in caps)
+    h = np.zeros(shape)
+    n, m = instance.rewards.shape
+    speed = instance.supplier_rates.sum() + instance.departure_rates @ caps + instance.customer_rates.sum()
+    for _ in range(200_000):
+        b = np.zeros(shape)
+        for q in np.ndindex(shape):
+            value = 0.0
+            for i in range(n):
+                up, down = list(q), list(q)
+                up[i] += 1
+                down[i] -= 1
+                if q[i] < caps[i]:
+                    value += instance.supplier_rates[i] * (h[tuple(up)] - h[q])
+                if q[i] > 0:
+                    value += instance.departure_rates[i] * q[i] * (h[tuple(down)] - h[q])
+            for j in range(m):
+                gains = [0.0]
+                for i in range(n):
+                    if q[i] > 0:
+                        down = list(q)
+                        down[i] -= 1
+                        gains.append(instance.rewards[i, j] + h[tuple(down)] - h[q])
+                value += instance.customer_rates[j] * max(gains)
+            b[q] = value
+        if np.ptp(b) < 1e-8:
+            return b.min(), b.max()
+        h += b / speed
+        h -= h[(0,) * n]
+    raise AssertionError("no convergence")
+
+
+def linear_programme_optimum(instance, caps):
+    """The average-reward LP over state-action frequencies, without the package's chain."""
+    states = list(np.ndindex(*(cap + 1 for cap in caps)))
+    n, m = instance.rewards.shape
+    problem = pulp.LpProblem("mdp", pulp.LpMaximize)
+    pi = {s: problem.add_variable("p" + "_".join(map(str, s)), 0) for s in states}
+    z = {
+        (s, j, i): problem.add_variable("z" + "_".join(map(str, (*s, j, i))), 0)
+        for s in states for j in range(m) for i in range(n) if s[i] > 0
+    }  # fmt: skip
+    problem += pulp.lpSum(instance.customer_rates[j] * instance.rewards[i, j] * v for (s, j, i), v in z.items())
+    problem += pulp.lpSum(pi.values()) == 1
+    flow = {s: [] for s in states}
+
+    def move(source, target, amount):
+        flow[source].append(-amount)
+        flow[target].append(amount)
+
+    for s in states:
+        for i in range(n):
+            up, down = list(s), list(s)
+            up[i] += 1
+            down[i] -= 1
+            if s[i] < caps[i]:
+                move(s, tuple(up), float(instance.supplier_rates[i]) * pi[s])
+            if s[i] > 0:
+                move(s, tuple(down), float(instance.departure_rates[i] * s[i]) * pi[s])
+                for j in range(m):
+                    move(s, tuple(down), float(instance.customer_rates[j]) * z[s, j, i])
+        for j in range(m):
+            problem += pulp.lpSum(z[s, j, i] for i in range(n) if s[i] > 0) <= pi[s]
+    for s in states:
+        problem += pulp.lpSum(flow[s]) == 0
+    problem.solve(pulp.HiGHS(msg=False))
+    return pulp.value(problem.objective)
+
+
+@pytest.mark.parametrize("seed", [0, 4, 9])
+def test_policy_iteration_is_value_iteration_is_linear_programming(seed):
+    instance, caps = random_instance(seed, n=2, m=2), (3, 4)
+    gain = policy_iteration(box_of(instance, caps)).gain
+    low, high = value_iteration(instance, np.array(caps))
+    assert low - 1e-9 <= gain <= high + 1e-9
+    assert gain == pytest.approx(linear_programme_optimum(instance, caps), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "merged"),
+    [(b1(2), (1, 1, 1 / 4)), (b1(3), (1, 1, 1 / 9)), (b3(4), (2, 1, 1)), (b5(2), (2, 1, 1)), (b5(3), (3, 1, 1))],
+)
+def test_examples_have_a_merged_optimum(fields, merged):
+    found = bounds.optimum(fields)
+    truth = birth_death(*merged)
+    assert found.lower <= truth * (1 + 1e-12)
+    assert truth <= found.upper * (1 + 1e-12)
+    assert found.upper - found.lower <= 1e-6
+    assert found.verify() == found.upper
+
+
+def test_toy_by_hand():
+    truth = 1 - 1 / (math.e - 1)
+    found = bounds.optimum("toy")
+    assert found.lower <= truth <= found.upper
+    assert found.value == pytest.approx(truth, rel=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_bracket_holds_the_value_of_larger_caps(seed):
+    instance = random_instance(seed)
+    found = bounds.optimum(instance)
+    assert 0 <= found.upper - found.lower <= 1e-6
+    larger = policy_iteration(box_of(instance, tuple(cap + 4 for cap in found.solution["caps"]))).gain
+    assert found.lower * (1 - 1e-12) <= larger <= found.upper * (1 + 1e-12)
+    assert found.upper <= bounds.tlp_online(instance).certified_value * (1 + 1e-7)
+    found.verify()
+
+
+def test_bracket_from_any_h_is_valid():
+    """A certificate with a wrong h proves a wider bracket, never a false one."""
+    rng = np.random.default_rng(0)
+    found = bounds.optimum(random_instance(2, n=2, m=2))
+    truth = found.value
+    for _ in range(20):
+        h = [int(value) + int(rng.integers(-(2**58), 2**58)) for value in found.certificate["h"]]
+        proof = found.prove(found.instance, {**found.certificate, "h": h})
+        assert proof.lower <= truth <= proof.upper
+    with pytest.raises(CertificateError):
+        dataclasses.replace(found, upper=found.lower).verify()
+    with pytest.raises(CertificateError):
+        found.prove(found.instance, {**found.certificate, "caps": [0, 1]})
+    with pytest.raises(CertificateError):
+        found.prove(found.instance, {**found.certificate, "h": found.certificate["h"][:-1]})
+
+
+def test_one_supplier_type_has_thresholds():
+    """With one supplier type the best policy serves customer type j exactly when enough suppliers wait."""
+    for seed in range(20):
+        actions = bounds.optimum(random_instance(seed, n=1, m=4)).solution["actions"]
+        serves = actions[:, 1:] == 0
+        assert (np.diff(serves.astype(int), axis=1) >= 0).all()
+
+
+def test_too_large_a_state_space_is_refused():
+    with pytest.raises(InputError, match="random-40x40"):
+        bounds.optimum("random-40x40")
+
+
+@pytest.mark.parametrize("size", [5, 9])
+def test_large_chains_are_solved_iteratively_to_the_same_value(size):
+    """GMRES with an incomplete factorisation gives what the direct solver gives."""
+    from matchgym.bounds import chain
+
+    instance = random_instance(7, n=3, m=2)
+    box = box_of(instance, (size,) * 3)
+    direct = policy_iteration(box).gain
+    limit, chain.DIRECT_STATES = chain.DIRECT_STATES, 10
+    try:
+        assert policy_iteration(box).gain == pytest.approx(direct, rel=1e-11)
+    finally:
+        chain.DIRECT_STATES = limit
+
+
+def test_chain_solvers_on_a_queue_by_hand():
+    """M/M/inf cut off at 12: stationary law Poisson(1) conditioned on <= 12; Poisson's equation gives the mean reward."""
+    instance = StationaryMatchingInstance(supplier_rates=[1.0], departure_rates=[1.0], customer_rates=[1e-12], rewards=[[0.0]])
+    box = box_of(instance, (12,))
+    generator = box.generator(match_law(box, np.full((1, 13), 1)))
+    law = stats.poisson(1).pmf(np.arange(13))
+    assert np.allclose(stationary_law(generator), law / law.sum(), atol=1e-14)
+    gain, bias = poisson_equation(sparse.csr_matrix(generator), box.queues[0].astype(float))
+    assert gain == pytest.approx(law @ np.arange(13) / law.sum(), rel=1e-12)
+    assert bias[0] == 0
+
+
+def test_box_is_the_smallest():
+    instance = random_instance(0, n=2, m=2)
+    box = make_box(instance, 1e-6, np.ones(2), "test")
+    for cap, offered in zip(box.caps, instance.offered):
+        assert stats.poisson(offered).sf(cap - 1) <= 5e-7
+        assert cap == 1 or stats.poisson(offered).sf(cap - 2) > 5e-7
+
+
+def test_large_programme_in_time():
+    """200 x 200 types to a certified relative gap of 1e-6 (in under 30 s on one core: see benchmarks)."""
+    found = bounds.tlp_online("random-200x200")
+    value = (found.instance.rewards * found.solution["x"]).sum()
+    assert 0 <= found.certified_value - value <= 1e-6 * found.certified_value
+    assert found.verify() == found.certified_value
