@@ -141,9 +141,7 @@ class CompiledPolicy(Policy):
     ) -> tuple[Actions, Any]:
         obs = np.atleast_2d(np.asarray(observation, np.float32))
         masks = self.masks(obs) if action_masks is None else np.atleast_2d(np.asarray(action_masks, np.bool_))
-        starts = (
-            np.zeros(len(obs), np.bool_) if episode_start is None else np.atleast_1d(episode_start).astype(np.bool_)
-        )
+        starts = np.zeros(len(obs), np.bool_) if episode_start is None else np.atleast_1d(episode_start).astype(np.bool_)
         if state is None:
             state = self.start(len(obs), int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1)))
             starts[:] = True
@@ -160,9 +158,7 @@ class CompiledPolicy(Policy):
         self, observation: NDArray[np.float32], action_masks: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:
         if not self.is_deterministic:
-            raise InputError(
-                f"{type(self).__name__} decides by its memory too; it has no law given the observation alone."
-            )
+            raise InputError(f"{type(self).__name__} decides by its memory too; it has no law given the observation alone.")
         return super().probabilities(observation, action_masks)
 
 

@@ -109,13 +109,9 @@ class ProposalPolicy(MatchingPolicy):
     def _given(self) -> NDArray[np.float64]:
         x = np.asarray(self.x, float)
         if x.shape != self.instance.rewards.shape or not (x >= 0).all():
-            raise InputError(
-                f"x must be an array {self.instance.rewards.shape} of numbers >= 0, not {shorten(self.x)}."
-            )
+            raise InputError(f"x must be an array {self.instance.rewards.shape} of numbers >= 0, not {shorten(self.x)}.")
         if not (x.sum(1) < self.instance.supplier_rates).all():
-            raise InputError(
-                "x must leave a positive abandonment rate supplier_rates - sum_j x_ij for every supplier type."
-            )
+            raise InputError("x must leave a positive abandonment rate supplier_rates - sum_j x_ij for every supplier type.")
         return x
 
     def _propose(self, p: NDArray[np.float64]) -> None:

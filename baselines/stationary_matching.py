@@ -150,9 +150,7 @@ class StaticThreshold(PriorityPolicy):
             levels = np.unique(rewards[rewards > 0])
             if len(levels) > MAX_LEVELS:
                 levels = np.quantile(levels, np.linspace(0, 1, MAX_LEVELS), method="nearest")
-            self.threshold_ = best_of(
-                [StaticThreshold(level).fit(self.instance) for level in [0.0, *levels]]
-            ).threshold_
+            self.threshold_ = best_of([StaticThreshold(level).fit(self.instance) for level in [0.0, *levels]]).threshold_
         else:
             self.threshold_ = float(self.threshold)
         self._follow((rewards >= self.threshold_) & (rewards > 0), rewards)
@@ -183,9 +181,7 @@ class OfflineProposals(_Correlated):
     """Algorithm 3: p_ij = (x_ij / gamma_j) / (1 - exp(-rho_i)) from TLP_off; at least (1 - 1/sqrt(e)) TLP_off (Section 4)."""
 
     def _prepare(self) -> None:
-        self.solution_ = (
-            linear_programme(self.instance, "tlp-offline").solution["x"] if self.x is None else self._given()
-        )
+        self.solution_ = linear_programme(self.instance, "tlp-offline").solution["x"] if self.x is None else self._given()
         self._propose(self.solution_ / self.instance.customer_rates / -np.expm1(-self.instance.offered)[:, None])
 
 
@@ -228,26 +224,27 @@ class Combined(Policy):
 
     rule "paper": Algorithm 2 if the instance is vertex-weighted and hard for eps and eps_prime, else Algorithm 1.
     rule "best" (default): the better of Algorithm 1 and Algorithm 2 with several eps, with and without its first step, by exact
-    value on small instances and by simulation under common random numbers otherwise. `chosen_` is the policy followed.
+    value on small instances and by simulation under common random numbers otherwise. `chosen_` is the policy followed; x (I, J)
+    are feasible match rates to follow in place of the solution of TLP_on.
     """
 
-    def __init__(self, rule: str = "best", eps: float = 0.1, eps_prime: float = 0.1) -> None:
+    def __init__(
+        self, rule: str = "best", eps: float = 0.1, eps_prime: float = 0.1, x: NDArray[np.float64] | None = None
+    ) -> None:
         if rule not in ("best", "paper"):
             raise InputError(f"rule must be best or paper, not {shorten(rule)}.")
-        self.rule, self.eps, self.eps_prime = rule, eps, eps_prime
+        self.rule, self.eps, self.eps_prime, self.x = rule, eps, eps_prime, x
 
     def fit(self, instance: Any) -> Self:
-        first = CorrelatedProposals().fit(instance)
+        first = CorrelatedProposals(self.x).fit(instance)
         self.instance = first.instance
-        second = BalancedGreedy(self.eps, self.eps_prime).fit(instance)
+        second = BalancedGreedy(self.eps, self.eps_prime, x=self.x).fit(instance)
         if self.rule == "paper":
             self.chosen_: MatchingPolicy = second if second.is_hard_ else first
         else:
-            knobs = [(eps, eps_prime, True) for eps in (0.05, 0.1, 0.3) for eps_prime in (0.1, 0.3)] + [
-                (0.1, 0.1, False)
-            ]
+            knobs = [(eps, eps_prime, True) for eps in (0.05, 0.1, 0.3) for eps_prime in (0.1, 0.3)] + [(0.1, 0.1, False)]
             candidates = {
-                tuple(map(tuple, p.kept_)): p for p in (BalancedGreedy(*knob).fit(instance) for knob in knobs)
+                tuple(map(tuple, p.kept_)): p for p in (BalancedGreedy(*knob, x=self.x).fit(instance) for knob in knobs)
             }
             self.chosen_ = best_of([first, *candidates.values()])
         return self

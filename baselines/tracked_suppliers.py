@@ -407,9 +407,9 @@ class DrawnNeighbours(TrackedPolicy):
                 if served:  # a supplier that serves nobody changes nothing
                     types.append((i, chance, served))
         if not types:
-            return instance, FixedPriority(
-                Preferences(self.lists_.order, 0 * self.lists_.length, self.lists_.proposal)
-            ).fit(instance)
+            return instance, FixedPriority(Preferences(self.lists_.order, 0 * self.lists_.length, self.lists_.proposal)).fit(
+                instance
+            )
         origin = np.array([i for i, _, _ in types])
         split = StationaryMatchingInstance(
             name=instance.name,

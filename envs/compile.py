@@ -47,7 +47,11 @@ def _source_tag(source: str) -> str:
 
 
 def kernel(function: Callable) -> Any:
-    """Compile `function` with numba; the result is cached on disk and never outlives an edit of the sources."""
+    """Compile `function` with numba; the result is cached on disk and never outlives an edit of the sources.
+
+    Kernels are compiled without numba's reference counting, which more than halves their time. They may therefore not allocate
+    arrays, and a function that receives an array from one (as from `opener`) must be compiled by this decorator too.
+    """
     function.__qualname__ = f"{function.__qualname__}_{_source_tag(inspect.getfile(function))}"
     return numba.njit(cache=True, error_model="numpy", nogil=True, forceinline=True, _nrt=False)(function)
 

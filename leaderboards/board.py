@@ -86,18 +86,16 @@ def evaluate_task(task: Task, agents: Sequence[AgentFolder] = (), bar: Bar = no_
 def find_bounds(task: Task, instance: Any) -> tuple[Bound, Bound | str]:
     """The bound that scores a task, and the exact optimum or the sentence that refuses it."""
     layer = task.entry.layer("bounds")
-    bound = layer.bound(instance, task.bound)
+    bound = layer.bound(instance, task.bound_kind)
     if bound.sense != "upper":
-        raise InputError(f"task {task.name} needs an upper bound, but {task.bound} is a {bound.sense} one.")
+        raise InputError(f"task {task.name} needs an upper bound, but {task.bound_kind} is a {bound.sense} one.")
     try:
         return bound, layer.bound(instance, "optimum")
     except InputError as error:
         return bound, str(error)
 
 
-def evaluate_policy(
-    task: Task, policy: Policy, instance: Any, progress: Callable[[float], None] | None = None
-) -> Evaluation:
+def evaluate_policy(task: Task, policy: Policy, instance: Any, progress: Callable[[float], None] | None = None) -> Evaluation:
     """The measurement behind a row; the same task and policy give the same values, bit for bit."""
     size = (task.replications, task.warmup, task.decisions, task.seed)
     return evaluate(policy, task.id, instance, *size, progress=progress)
@@ -139,7 +137,7 @@ def assemble(task: Task, bound: Record, optimum: Record, rows: Sequence[Record],
     """The published record of a task, a pure function of what was measured.
 
     score of replication b = (J_b - J0_b) / (UB - mean of J0): 0 is the anchor, 1 the certified bound, and the interval of the
-    mean is a paired one. Rows whose mean exceeds the bound by more than ABOVE_BOUND standard errors take no part in comparisons.
+    mean is a paired one. A row whose mean exceeds the bound by more than ABOVE_BOUND standard errors is not compared.
     """
     values = {row["name"]: np.array(row["values"], float) for row in rows}
     anchor, certified = values[task.anchor], bound["upper"]
@@ -150,7 +148,7 @@ def assemble(task: Task, bound: Record, optimum: Record, rows: Sequence[Record],
     _compare(sound, values)
     return {
         **task.to_dict(),
-        "bound_certificate": bound,
+        "bound": bound,
         "optimum": optimum | _optimum_scores(optimum, float(anchor.mean()), gap),
         "anchor_mean": significant(float(anchor.mean())),
         "rows": published,
@@ -269,11 +267,7 @@ def is_same_task(record: Record, known: dict[str, Record]) -> bool:
 def write_board(out: Path, board: Record, timings: Record, certificates: dict[str, Record]) -> None:
     """Write the files of a board; board.json comes last but for the page, which names its digest."""
     for name, parts in certificates.items():
-        small = {
-            key: part
-            for key, part in parts.items()
-            if len(canonical(part["certificate"])) <= MAX_CERTIFICATE_BYTES
-        }
+        small = {key: part for key, part in parts.items() if len(canonical(part["certificate"])) <= MAX_CERTIFICATE_BYTES}
         write_whole(certificate_path(out, name), canonical(small) + "\n")
     write_whole(out / TIMINGS, dump(timings))
     text = dump(board)

@@ -60,7 +60,7 @@ def test_warm_up_matters_and_is_deleted():
     """From an empty start the first decisions earn less; with warm-up the bias is gone."""
     policy = Greedy().fit("demo")
     truth = exact_value(policy).mean
-    cold = evaluate(policy, ID, replications=512, warmup=0, decisions=20).objective
+    cold = evaluate(policy, ID, replications=8192, warmup=0, decisions=10).objective
     warm = evaluate(policy, ID, replications=512, warmup=500, decisions=2000).objective
     assert cold.high < truth
     assert warm.low <= truth <= warm.high

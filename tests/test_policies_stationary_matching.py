@@ -32,8 +32,8 @@ from matchgym.envs.stationary_matching import StationaryMatchingInstance
 
 ID = "StationaryMatching-v0"
 LEVEL = 1e-4
-SEEDS = range(25)
-SIMPLE = [name for name in POLICIES if name not in ("balanced-greedy", "drawn-neighbours")]
+SEEDS = range(12)
+SIMPLE = [name for name in POLICIES if name not in ("balanced-greedy", "drawn-neighbours", "combined")]
 
 
 def observations(instance, rng, rows, longest=6):
@@ -172,12 +172,10 @@ def test_one_minus_one_over_e(kind, seed):
     policy = kind().fit(instance)
     share, slack = 1 - math.exp(-1), 1e-7
     tlp = bounds.tlp_online(instance).certified_value
-    try:
-        total = exact_value(policy).mean
-    except InputError:
-        pytest.skip("drawn-neighbours needs too many types here")
-    if kind is DrawnNeighbours:
-        assert total >= share * tlp * (1 - slack) - slack
+    if kind is DrawnNeighbours:  # its chain has a type for every set of customers drawn; simulated at 99.99 %
+        found = evaluate(policy, ID, replications=16, warmup=500, decisions=4_000).objective
+        wide = stats.t.isf(5e-5, 15) / stats.t.isf(0.025, 15)
+        assert found.mean + wide * found.half_width >= share * tlp
         return
     value, _, taken, _ = gains(policy)
     assert value.mean >= share * tlp * (1 - slack)
@@ -207,7 +205,7 @@ def test_offline_guarantee(seed):
     assert (achieved >= share * planned * (1 - 1e-7) - 1e-12).all()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(8))
 def test_every_policy_is_below_every_bound(seed):
     """G5: policy <= OPT_on <= TLP_on <= TLP_off, and the optimal policy attains the bracket."""
     instance = random_instance(seed, n=1 + seed % 2)
@@ -264,23 +262,31 @@ def test_trap_of_example_b5(n):
 
 
 def test_trap_of_example_b5_at_scale():
-    """At n = 40 the trapped Algorithm 1 is within a few per cent of 1 - 1/e, Balanced Greedy near 1 (95 % intervals)."""
-    n = 40
+    """At n = 20, given the wasteful solution: Algorithm 1 within 5 % of 1 - 1/e of the optimum, Algorithm 2 within 2 % of it."""
+    n = 20
     c = -math.expm1(-n) / n
     bad = np.hstack([np.eye(n) * (1 - 2 * c), np.full((n, 1), c)])
-    run = {"replications": 16, "warmup": 100_000, "decisions": 400_000}
-    truth = 1 - 1 / sum(math.prod(n / (k + 1) for k in range(1, level + 1)) for level in range(200))
+    truth, term = 1.0, 1.0
+    for level in range(1, 200):
+        term *= n / (level + 1)
+        truth += term
+    truth = 1 - 1 / truth
+    run = {"replications": 16, "warmup": 20_000, "decisions": 200_000}
     trapped = evaluate(CorrelatedProposals(x=bad).fit(b5(n)), ID, **run).objective
-    greedy = evaluate(CorrelatedProposals().fit(b5(n)), ID, **run).objective
-    assert trapped.high < 0.75 * truth
-    assert trapped.low > (1 - math.exp(-1)) * 0.9
-    assert greedy.high > 0.97 * truth
+    balanced = evaluate(BalancedGreedy(x=bad).fit(b5(n)), ID, **run).objective
+    floor = 1 - math.exp(-1)
+    assert trapped.high >= floor * truth
+    assert trapped.low <= 1.05 * floor * truth
+    assert trapped.high < 0.8 * truth
+    assert balanced.high >= 0.98 * truth
+    assert balanced.low <= truth
 
 
 def test_hard_instances_and_the_combined_algorithm():
-    hard = BalancedGreedy().fit(b5(3))
-    assert hard.is_hard_
-    assert isinstance(Combined("paper").fit(b5(3)).chosen_, BalancedGreedy)
+    c = -math.expm1(-3) / 3
+    bad = np.hstack([np.eye(3) * (1 - 2 * c), np.full((3, 1), c)])
+    assert BalancedGreedy(x=bad).fit(b5(3)).is_hard_
+    assert isinstance(Combined("paper", x=bad).fit(b5(3)).chosen_, BalancedGreedy)
     spread = StationaryMatchingInstance(
         supplier_rates=[1.0, 1.0], departure_rates=[1.0, 1.0], customer_rates=[1.0], rewards=[[1.0], [5.0]]
     )
@@ -340,7 +346,7 @@ def test_hidden_marks_give_the_law_of_the_split_instance():
 
 def test_drawn_neighbours_give_the_law_of_their_equivalent():
     policy = DrawnNeighbours().fit(b5(2))
-    policy._propose(np.array([[0.6, 0.0, 0.5], [0.0, 0.9, 0.7]]))
+    policy._propose(np.array([[0.6, 0.0, 1.0], [0.0, 0.9, 0.0]]))
     truth = exact_value(policy)
     found = evaluate(policy, ID, replications=64, decisions=40_000)
     wide = stats.t.isf(5e-5, 63) / stats.t.isf(0.025, 63)

@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import numba
 import numpy as np
 import pytest
 from cases import random_instance
@@ -11,13 +10,13 @@ from scipy import integrate, stats
 
 from matchgym.baselines.stationary_matching import BalancedGreedy
 from matchgym.baselines.tracked_suppliers import TrackedMemory, TrackedParams, follow_kernel
-from matchgym.envs.compile import opener, pack, views
+from matchgym.envs.compile import kernel, opener, pack, views
 from matchgym.envs.rng import seed_words
 
 open_params, open_memory = opener(TrackedParams), opener(TrackedMemory)
 
 
-@numba.njit
+@kernel
 def follow(params_buffer, memory_buffer, obs):
     params, memory = open_params(params_buffer), open_memory(memory_buffer)
     for b in range(len(memory.count)):
