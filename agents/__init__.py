@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matchgym.agents.curve import Evaluation, draw_curve, measure
+    from matchgym.agents.curve import CurvePoint, draw_curve, measure
     from matchgym.agents.hyperparameters import ALGORITHMS, default_timesteps, hyperparameters_for
     from matchgym.agents.policy import AgentPolicy
     from matchgym.agents.sb3 import SB3VecEnv, make_native
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ALGORITHMS": "hyperparameters",
     "AgentPolicy": "policy",
-    "Evaluation": "curve",
+    "CurvePoint": "curve",
     "Measurement": "training",
     "SB3VecEnv": "sb3",
     "TrainingResult": "training",
@@ -32,7 +32,7 @@ _HOMES = {
 __all__ = [
     "ALGORITHMS",
     "AgentPolicy",
-    "Evaluation",
+    "CurvePoint",
     "Measurement",
     "SB3VecEnv",
     "TrainingResult",

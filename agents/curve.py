@@ -3,25 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
-from scipy import stats
 
+from matchgym.baselines import Policy, evaluate
 from matchgym.envs.instance import InputError
 
 
-class Policy(Protocol):
-    """What can be measured: anything with the `predict` of a policy."""
-
-    def predict(
-        self, observation: Any, state: Any, episode_start: Any, deterministic: bool, action_masks: Any
-    ) -> tuple[Any, Any]: ...
-
-
 @dataclass(frozen=True)
-class Evaluation:
+class CurvePoint:
     """The objective of a policy, estimated by simulation, at one moment of its training."""
 
     timesteps: int  # environment steps trained so far
@@ -33,34 +24,18 @@ class Evaluation:
 
 def measure(
     policy: Policy,
-    native: VectorEnv,
+    env_id: str,
+    instance: Any,
     seed: int,
+    rows: int,
     warmup: int,
     decisions: int,
     timesteps: int = 0,
     seconds: float = 0.0,
-) -> Evaluation:
-    """The objective of a policy on a native vector environment.
-
-    objective = `instance.objective_scale` x mean reward per decision, with a t-interval over the rows, which are
-    independent replications. Row b starts with the seed `seed + b`; the first `warmup` decisions are not counted, the
-    next `decisions` are. The policy acts deterministically and under the mask.
-    """
-    rows = native.num_envs
-    base: Any = native.unwrapped
-    scale = getattr(base.instance, "objective_scale", 1.0)
-    obs, _ = native.reset(seed=seed)
-    state, starts, total = None, np.ones(rows, np.bool_), np.zeros(rows)
-    for decision in range(warmup + decisions):
-        actions, state = policy.predict(obs, state, starts, True, base.action_masks())
-        obs, rewards, terminated, truncated, _ = native.step(actions)
-        starts = terminated | truncated
-        if decision >= warmup:
-            total += rewards
-    values = scale * total / decisions
-    half = stats.t.ppf(0.975, rows - 1) * values.std(ddof=1) / np.sqrt(rows)
-    mean = float(values.mean())
-    return Evaluation(timesteps, seconds, mean, float(mean - half), float(mean + half))
+) -> CurvePoint:
+    """A point of the learning curve: `matchgym.baselines.evaluate` with `rows` replications."""
+    found = evaluate(policy, env_id, instance, rows, warmup, decisions, seed).objective
+    return CurvePoint(timesteps, seconds, found.mean, found.low, found.high)
 
 
 _INK, _MUTED, _LINE = "#1f2933", "#7b8794", "#0b6e99"
@@ -68,12 +43,12 @@ _REFERENCES = ("#b7410e", "#2f7d4f", "#7a4fa3", "#9a7b00", "#5b6770")
 
 
 def draw_curve(
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[CurvePoint],
     path: str | Path,
     lines: Mapping[str, float | None] | None = None,
     title: str = "",
     unit: str = "reward per unit of time",
-    final: Evaluation | None = None,
+    final: CurvePoint | None = None,
 ) -> Path:
     """Draw a learning curve as a PNG: the objective with its 95 % interval against environment steps.
 

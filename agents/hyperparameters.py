@@ -74,14 +74,14 @@ _DQN: Values = {
     **_SHARED,
 }
 
-ALGORITHMS: Mapping[str, Values] = MappingProxyType({"maskable-ppo": _PPO, "ppo": _PPO, "a2c": _A2C, "dqn": _DQN})
+ALGORITHMS: Mapping[str, Values] = MappingProxyType({"maskable_ppo": _PPO, "ppo": _PPO, "a2c": _A2C, "dqn": _DQN})
 
 # What an environment changes: (id, algorithm) -> parameters.
 OVERRIDES: Mapping[tuple[str, str], Values] = MappingProxyType({})
 
 # Environment steps of a training that is not told how many: (id, algorithm), or the algorithm alone.
 TIMESTEPS: Mapping[str | tuple[str, str], int] = MappingProxyType(
-    {"maskable-ppo": 2_000_000, "ppo": 2_000_000, "a2c": 2_000_000, "dqn": 1_000_000}
+    {"maskable_ppo": 2_000_000, "ppo": 2_000_000, "a2c": 2_000_000, "dqn": 1_000_000}
 )
 
 _SHARES = ("gamma", "gae_lambda", "learning_rate_end", "exploration_fraction", "exploration_final_eps")
@@ -111,7 +111,7 @@ def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None
         if name not in table:
             raise InputError(f"unknown parameter {shorten(name)}; the parameters of {algo} are {', '.join(table)}.")
         table[name] = _checked(name, value, table[name])
-    if algo in ("ppo", "maskable-ppo") and table["batch_size"] > table["n_envs"] * table["n_steps"]:
+    if algo in ("ppo", "maskable_ppo") and table["batch_size"] > table["n_envs"] * table["n_steps"]:
         raise InputError(
             f"batch_size is {table['batch_size']}, more than the n_envs x n_steps = "
             f"{table['n_envs'] * table['n_steps']} steps between two updates; lower it."

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.agents.extra import A2C, DQN, PPO, BaseAlgorithm, BaseFeaturesExtractor, MaskablePPO, torch
+from matchgym.baselines.policy import Policy
 from matchgym.envs.instance import InputError, shorten
+from matchgym.envs.registry import find
 
-CLASSES: dict[str, type[BaseAlgorithm]] = {"maskable-ppo": MaskablePPO, "ppo": PPO, "a2c": A2C, "dqn": DQN}
+CLASSES: dict[str, type[BaseAlgorithm]] = {"maskable_ppo": MaskablePPO, "ppo": PPO, "a2c": A2C, "dqn": DQN}
 
 
 class Standardise(BaseFeaturesExtractor):
@@ -34,37 +36,43 @@ class Standardise(BaseFeaturesExtractor):
         return (observations - self.shift) / self.scale
 
 
-class AgentPolicy:
+class AgentPolicy(Policy):
     """A Stable-Baselines3 model with the interface of a policy.
 
     Parameters
     ----------
     model : a trained MaskablePPO, PPO, A2C or DQN.
+    env_id : the environment it was trained for.
     """
 
-    def __init__(self, model: BaseAlgorithm) -> None:
-        self.model = model
+    def __init__(self, model: BaseAlgorithm, env_id: str) -> None:
+        self.model, self.env_id = model, env_id
 
     @classmethod
     def load(cls, folder: str | Path, torch_threads: int = 1) -> Self:
         """The policy that `train` left in `folder` (config.json and model.zip).
 
         `torch_threads` is set for the whole process: with small networks more than one thread slows
-        everything down.
+        everything down. Load only what you trust: a Stable-Baselines3 file can run code.
         """
         folder = Path(folder)
         try:
-            algo = json.loads((folder / "config.json").read_text())["algo"]
-            kind = CLASSES[algo]
+            config = json.loads((folder / "config.json").read_text())
+            kind, env_id = CLASSES[config["algo"]], config["id"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{shorten(str(folder))} holds no trained agent; give a folder written by train.") from None
         if not (folder / "model.zip").is_file():
             raise InputError(f"{shorten(str(folder))} holds no model.zip; train it, or resume its training, first.")
         torch.set_num_threads(torch_threads)
-        return cls(kind.load(folder / "model.zip", device="cpu"))
+        return cls(kind.load(folder / "model.zip", device="cpu"), env_id)
 
     def fit(self, instance: Any) -> Self:
-        """Nothing: the network has been trained already."""
+        """Check that the network fits the instance; it has been trained already."""
+        model = find(self.env_id).model
+        self.instance = model.load(instance)
+        wanted, found = model.observation_space(self.instance).shape, self.model.observation_space.shape
+        if wanted != found:
+            raise InputError(f"the agent reads observations {found}, but instance {self.instance.name!r} has {wanted}.")
         return self
 
     def predict(

@@ -29,11 +29,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import matchgym
-from matchgym.agents.curve import Evaluation, draw_curve, measure
+from matchgym.agents.curve import CurvePoint, draw_curve, measure
 from matchgym.agents.extra import BaseAlgorithm, BaseCallback, OffPolicyAlgorithm, torch
 from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for
 from matchgym.agents.policy import CLASSES, AgentPolicy, Standardise
 from matchgym.agents.sb3 import SB3VecEnv, make_native
+from matchgym.baselines.evaluation import BATCHES
 from matchgym.envs.instance import InputError, is_count, shorten
 from matchgym.envs.registry import find
 
@@ -70,14 +71,14 @@ class TrainingResult:
     timesteps: int  # environment steps trained
     seconds: float  # wall time, over all sessions of a resumed training
     frames_per_second: float  # environment steps per second of training, measuring and saving left out
-    evaluations: list[Evaluation]  # the learning curve
-    final: Evaluation  # `policy`, measured under fresh seeds
+    evaluations: list[CurvePoint]  # the learning curve
+    final: CurvePoint  # `policy`, measured under fresh seeds
 
 
 def train(
     env_id: str,
     instance: Any = None,
-    algo: str = "maskable-ppo",
+    algo: str = "maskable_ppo",
     timesteps: int | None = None,
     seed: int = 0,
     params: Mapping[str, Any] | None = None,
@@ -97,7 +98,7 @@ def train(
     env_id : an id of the registry.
     instance : a catalogue name, a path to a JSON file or a dict of JSON values; None takes the environment's
         default.
-    algo : "maskable-ppo", "ppo", "a2c" or "dqn".
+    algo : "maskable_ppo", "ppo", "a2c" or "dqn".
     timesteps : environment steps in total, rounded up to whole updates; None takes the algorithm's default.
     seed : of the network, of the training environment (row b gets seed + b) and, spread far apart, of the
         measurements.
@@ -125,7 +126,7 @@ def train(
     every = max(1, total // 10) if checkpoint_every is None and is_count(total, 1) else checkpoint_every
     counts = {"timesteps": total, "checkpoint_every": every, "torch_threads": torch_threads}
     for name, value in (counts | {f"measurement {name}": value for name, value in asdict(measurement).items()}).items():
-        low = 2 if name == "measurement rows" else 0 if name == "measurement warmup" else 1
+        low = {"measurement rows": 2, "measurement warmup": 0, "measurement decisions": BATCHES}.get(name, 1)
         if not is_count(value, low):
             raise InputError(f"{name} must be an integer >= {low}, not {shorten(value)}.")
     if not is_count(seed) or seed >= 2**31:
@@ -177,10 +178,10 @@ def train(
         try:
             model.learn(max(int(total) - model.num_timesteps, 0), callback=recorder, reset_num_timesteps=saved is None)
             recorder.finish()
-            policy = AgentPolicy.load(folder, torch_threads)
+            policy = AgentPolicy.load(folder, torch_threads).fit(chosen)
             fresh = measure(
-                policy, recorder.arena, _spread_seed(seed, 2), measurement.warmup, measurement.final_decisions,
-                model.num_timesteps, recorder.seconds(),
+                policy, entry.id, chosen, _spread_seed(seed, 2), measurement.rows, measurement.warmup,
+                measurement.final_decisions, model.num_timesteps, recorder.seconds(),
             )  # fmt: skip
         except KeyboardInterrupt:
             recorder.save(is_interrupted=True)
@@ -261,8 +262,8 @@ class LinearDecay:
 
 def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int) -> BaseAlgorithm:
     """A new learner on a native vector environment, after a pilot run there."""
-    if algo == "maskable-ppo" and not hasattr(native.unwrapped, "action_masks"):
-        raise InputError("algo maskable-ppo needs an environment with action masks; choose ppo.")
+    if algo == "maskable_ppo" and not hasattr(native.unwrapped, "action_masks"):
+        raise InputError("algo maskable_ppo needs an environment with action masks; choose ppo.")
     if algo == "dqn" and not isinstance(native.single_action_space, gym.spaces.Discrete):
         raise InputError("algo dqn needs an environment with a discrete action; choose ppo.")
     scaling = pilot(native, _spread_seed(seed, 0))
@@ -340,15 +341,14 @@ class Recorder(BaseCallback):
     ) -> None:
         super().__init__()
         self.files, self.config, self.measurement = files, config, measurement
-        self.evaluations: list[Evaluation] = saved["evaluations"] if saved else []
+        self.evaluations: list[CurvePoint] = saved["evaluations"] if saved else []
         self.rows: list[dict[str, float]] = saved["rows"] if saved else []
         self.earlier: float = saved["seconds"] if saved else 0.0
         self.aside: float = saved["aside"] if saved else 0.0  # seconds spent on measuring and saving
         self.saved_at: int = saved["timesteps"] if saved else 0
         self.started = self.shown = time.perf_counter()
         entry = find(config["id"])
-        options = dict(config["options"]) | dict(entry.model.evaluation_options)
-        self.arena = make_native(entry.id, config["instance"], measurement.rows, -1, options)
+        self.instance = entry.model.load(config["instance"])
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(), console=console, disable=console.quiet, transient=True,
@@ -384,8 +384,9 @@ class Recorder(BaseCallback):
         began = time.perf_counter()
         setting = self.measurement
         point = measure(
-            AgentPolicy(self.model), self.arena, _spread_seed(self.config["seed"], 1), setting.warmup,
-            setting.decisions, self.model.num_timesteps, self.seconds(),
+            AgentPolicy(self.model, self.config["id"]), self.config["id"], self.instance,
+            _spread_seed(self.config["seed"], 1), setting.rows, setting.warmup, setting.decisions,
+            self.model.num_timesteps, self.seconds(),
         )  # fmt: skip
         if not self.evaluations or point.mean >= max(earlier.mean for earlier in self.evaluations):
             network = io.BytesIO()
@@ -397,7 +398,7 @@ class Recorder(BaseCallback):
         self.files.write_curve(self.evaluations, self.frames_per_second(), None)
         self.aside += time.perf_counter() - began
 
-    def _row(self, point: Evaluation) -> dict[str, float]:
+    def _row(self, point: CurvePoint) -> dict[str, float]:
         row = asdict(point) | {"frames_per_second": self.frames_per_second()}
         recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if recent:
@@ -472,11 +473,11 @@ class Files:
             return None
         self._check_agreement(before, config)
         evaluations, final = (
-            [Evaluation(**point) for point in curve["evaluations"]],
-            Evaluation(**curve["final"]),
+            [CurvePoint(**point) for point in curve["evaluations"]],
+            CurvePoint(**curve["final"]),
         )
         return TrainingResult(
-            self.folder, AgentPolicy.load(self.folder, config["torch_threads"]), final.timesteps,
+            self.folder, AgentPolicy.load(self.folder, config["torch_threads"]).fit(config["instance"]), final.timesteps,
             final.seconds, curve["frames_per_second"], evaluations, final,
         )  # fmt: skip
 
@@ -496,7 +497,7 @@ class Files:
         writer.writerows(rows)
         write_whole(self.progress, text.getvalue().encode())
 
-    def write_curve(self, evaluations: list[Evaluation], frames_per_second: float, final: Evaluation | None) -> None:
+    def write_curve(self, evaluations: list[CurvePoint], frames_per_second: float, final: CurvePoint | None) -> None:
         """curve.json; `final` is null until the training has come to its end."""
         record = {
             "evaluations": [asdict(point) for point in evaluations],

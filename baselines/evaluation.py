@@ -98,7 +98,7 @@ def evaluate(
 # ruff: noqa: F821
 
 
-def simulate_rows(params_buffer, state_buffer, policy_buffer, memory_buffer, starts, decisions, obs, masks, rewards):  # type: ignore[no-untyped-def]
+def simulate_rows(params_buffer, state_buffer, policy_buffer, memory_buffer, starts, decisions, obs, masks, rewards):
     """Let a policy take `decisions` decisions in every row; adds what it earns to rewards (B,).
 
     obs and masks are those of the present state on entry and on return; rows with starts[b] begin an episode.

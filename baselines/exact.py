@@ -9,6 +9,7 @@ from matchgym.baselines.evaluation import evaluate
 from matchgym.baselines.policy import Policy
 from matchgym.bounds.chain import Box, PolicyValue, make_box, policy_value
 from matchgym.envs.instance import InputError
+from matchgym.envs.stationary_matching import MODEL
 
 ERROR = 1e-10  # of an exact value, relative to the reward flow
 SMALL_STATES = 20_000  # `best_of` solves chains up to this size and simulates beyond
@@ -22,7 +23,8 @@ def exact_value(policy: Policy, max_states: int | None = None) -> PolicyValue:
     A policy with hidden memory is replaced by its equivalent on an instance with more types. Raises InputError if the chain has
     too many states.
     """
-    instance, markov = policy.acting.equivalent()
+    found, markov = policy.acting.equivalent()
+    instance = MODEL.load(found)
     scale = float(instance.customer_rates @ instance.rewards.max(0)) or 1.0
     tail = 1e-12
     while True:
@@ -37,15 +39,16 @@ def exact_value(policy: Policy, max_states: int | None = None) -> PolicyValue:
         tail *= 1e-4
 
 
-def _law(policy: Any, box: Box) -> np.ndarray:
+def _law(policy: Policy, box: Box) -> np.ndarray:
     """match[j, i, s]: the probability that a customer of type j takes type i in state s."""
     n, m = box.instance.rewards.shape
     match = np.empty((m, n, box.size))
     obs = np.zeros((box.size, n + m), np.float32)
     obs[:, :n] = box.queues.T
+    masks = np.hstack([obs[:, :n] > 0, np.ones((box.size, 1), np.bool_)])
     for j in range(m):
         obs[:, n:] = np.arange(m) == j
-        match[j] = policy.probabilities(obs)[:, :n].T
+        match[j] = policy.probabilities(obs, masks)[:, :n].T
     return match
 
 

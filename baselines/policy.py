@@ -97,7 +97,7 @@ def forget_nothing(memory, b):
 # ruff: noqa: F821
 
 
-def act_batch(params_buffer, memory_buffer, starts, obs, masks, actions):  # type: ignore[no-untyped-def]
+def act_batch(params_buffer, memory_buffer, starts, obs, masks, actions):
     """Decide for every row; rows with starts[b] forget their past first."""
     params, memory = open_policy(params_buffer), open_memory(memory_buffer)
     for b in range(len(actions)):

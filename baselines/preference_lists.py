@@ -80,7 +80,7 @@ class MatchingPolicy(CompiledPolicy):
 class PriorityPolicy(MatchingPolicy):
     """Base of the policies that follow a fixed list per customer type."""
 
-    Params = Preferences
+    Params: ClassVar[type] = Preferences
     is_deterministic: ClassVar[bool] = True
     params_: Preferences
 
@@ -94,7 +94,7 @@ class ProposalPolicy(MatchingPolicy):
     `solution_` holds the x (I, J) that is followed and `proposal_` the p (I, J).
     """
 
-    Params = Preferences
+    Params: ClassVar[type] = Preferences
     params_: Preferences
 
     def __init__(self, x: NDArray[np.float64] | None = None) -> None:
@@ -121,7 +121,7 @@ class ProposalPolicy(MatchingPolicy):
         self.proposal_ = np.where(p > ROUNDING, p, 0.0)
         self.params_ = preferences(self.proposal_ > 0, self.instance.rewards, self.proposal_)
 
-    def _cumulative(self, weights: NDArray[np.float64], customers: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _cumulative(self, weights: NDArray[Any], customers: NDArray[np.int64]) -> NDArray[np.float64]:
         """From a law of 'some of the first k of the list proposes' (B, I) to a law of actions (B, I + 1)."""
         n = self.instance.n_suppliers
         law = np.zeros((len(weights), n + 1))

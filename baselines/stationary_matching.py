@@ -141,6 +141,8 @@ class PriceGreedy(PriorityPolicy):
 class StaticThreshold(PriorityPolicy):
     """Greedy on the pairs with r_ij >= threshold; by default the best threshold, found when fitting."""
 
+    threshold_: float
+
     def __init__(self, threshold: float | None = None) -> None:
         self.threshold = threshold
 
@@ -150,7 +152,7 @@ class StaticThreshold(PriorityPolicy):
             levels = np.unique(rewards[rewards > 0])
             if len(levels) > MAX_LEVELS:
                 levels = np.quantile(levels, np.linspace(0, 1, MAX_LEVELS), method="nearest")
-            self.threshold_ = best_of([StaticThreshold(level).fit(self.instance) for level in [0.0, *levels]]).threshold_
+            self.threshold_ = best_of([StaticThreshold(float(level)).fit(self.instance) for level in [0.0, *levels]]).threshold_
         else:
             self.threshold_ = float(self.threshold)
         self._follow((rewards >= self.threshold_) & (rewards > 0), rewards)
@@ -167,7 +169,7 @@ class CorrelatedProposals(_Correlated):
     """Algorithm 1: p_ij = (x_ij / gamma_j) / (x_ia / mu_i) from TLP_on, proposers by pivotal sampling.
 
     This is the form with one uniform number per customer, which has the same law as `PivotalProposals`. Earns at least
-    (1 - 1/e) sum_ij r_ij x_ij (Theorem 2.4), also when another feasible x (I, J) is given.
+    (1 - 1/e) sum_ij r_ij x_ij (Section 2.2), also when another feasible x (I, J) is given.
     """
 
 
@@ -178,7 +180,7 @@ class PivotalProposals(_Correlated):
 
 @compiled(__file__, correlated_kernel)
 class OfflineProposals(_Correlated):
-    """Algorithm 3: p_ij = (x_ij / gamma_j) / (1 - exp(-rho_i)) from TLP_off; at least (1 - 1/sqrt(e)) TLP_off (Section 4)."""
+    """Algorithm 3: p_ij = (x_ij / gamma_j) / (1 - exp(-rho_i)) from TLP_off; at least (1 - 1/sqrt(e)) TLP_off (Appendix E.1)."""
 
     def _prepare(self) -> None:
         self.solution_ = linear_programme(self.instance, "tlp-offline").solution["x"] if self.x is None else self._given()

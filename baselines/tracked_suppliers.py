@@ -15,7 +15,7 @@ a double-exponential rule (t = exp(x - exp(-x)) / gamma, Takahasi and Mori), acc
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class TrackedParams(NamedTuple):
 
 class TrackedMemory(NamedTuple):
     stream: WordTable  # (B, 4)
-    count: IntegerTable  # (B, I) suppliers with a name
+    known: IntegerTable  # (B, I) suppliers with a name
     names: WordTable  # (B, offset[-1])
     weight: RealTable  # (B, K) working space
 
@@ -64,7 +64,7 @@ class TrackedMemory(NamedTuple):
 @kernel
 def forget_kernel(memory, b):
     """Start of an episode: nobody has a name."""
-    memory.count[b, :] = 0
+    memory.known[b, :] = 0
 
 
 @kernel
@@ -136,13 +136,13 @@ def survivors_kernel(rng, b, queue, now, survival, departure, newcomers):
 @kernel
 def follow_kernel(params, memory, b, obs, rng):
     """Bring the names up to date with the observed queues."""
-    n, nodes = memory.count.shape[1], len(params.log_weight)
+    n, nodes = memory.known.shape[1], len(params.log_weight)
 
     # Elapsed time.
     for k in range(nodes):
         memory.weight[b, k] = params.log_weight[k]
     for i in range(n):
-        queue, now = memory.count[b, i], int(obs[i])
+        queue, now = memory.known[b, i], int(obs[i])
         if queue == 0 and now == 0:
             continue
         if queue < params.side and now < params.side:
@@ -168,7 +168,7 @@ def follow_kernel(params, memory, b, obs, rng):
 
     # Departures and arrivals.
     for i in range(n):
-        queue, now, first = memory.count[b, i], int(obs[i]), params.offset[i]
+        queue, now, first = memory.known[b, i], int(obs[i]), params.offset[i]
         if now > params.offset[i + 1] - first:
             raise OverflowError("a queue is longer than any that can occur with probability above 1e-15")
         survivors = min(queue, now)
@@ -182,14 +182,14 @@ def follow_kernel(params, memory, b, obs, rng):
             memory.names[b, first + gone] = memory.names[b, first + queue]
         for k in range(queue, now):
             memory.names[b, first + k] = next_word(rng, b)
-        memory.count[b, i] = now
+        memory.known[b, i] = now
 
 
 @kernel
 def take_kernel(params, memory, b, i, place):
     """Forget a supplier of type i that is matched; returns its type, the action."""
-    memory.count[b, i] -= 1
-    memory.names[b, params.offset[i] + place] = memory.names[b, params.offset[i] + memory.count[b, i]]
+    memory.known[b, i] -= 1
+    memory.names[b, params.offset[i] + place] = memory.names[b, params.offset[i] + memory.known[b, i]]
     return i
 
 
@@ -197,12 +197,12 @@ def take_kernel(params, memory, b, i, place):
 def balanced_kernel(params, memory, b, obs, mask, rng):
     """A TOP supplier of the customer's list if there is one, else a BOTTOM one; TOP is a name whose last bit is 0."""
     follow_kernel(params, memory, b, obs, rng)
-    n = memory.count.shape[1]
+    n = memory.known.shape[1]
     j = customer_kernel(obs, n)
     for is_bottom_allowed in range(2):
         for k in range(params.length[j]):
             i = params.order[j, k]
-            for place in range(memory.count[b, i]):
+            for place in range(memory.known[b, i]):
                 if is_bottom_allowed or memory.names[b, params.offset[i] + place] & np.uint64(1) == 0:
                     return take_kernel(params, memory, b, i, place)
     return n
@@ -221,11 +221,11 @@ def coin_kernel(name, j):
 def drawn_kernel(params, memory, b, obs, mask, rng):
     """The first supplier of the customer's list that drew this customer type when it arrived."""
     follow_kernel(params, memory, b, obs, rng)
-    n = memory.count.shape[1]
+    n = memory.known.shape[1]
     j = customer_kernel(obs, n)
     for k in range(params.length[j]):
         i = params.order[j, k]
-        for place in range(memory.count[b, i]):
+        for place in range(memory.known[b, i]):
             if coin_kernel(memory.names[b, params.offset[i] + place], j) < params.proposal[j, k]:
                 return take_kernel(params, memory, b, i, place)
     return n
@@ -288,14 +288,15 @@ def _longest_queue(offered: float) -> int:
 class TrackedPolicy(ProposalPolicy):
     """Base of the two policies of this file; both start from Algorithm 1's x and p."""
 
-    Params, Memory = TrackedParams, TrackedMemory
+    Params: ClassVar[type] = TrackedParams
+    Memory: ClassVar[type] = TrackedMemory
     params_: TrackedParams  # type: ignore[assignment]
 
     def memory(self, batch: int) -> TrackedMemory:
         n, nodes = self.params_.survival.shape
         return TrackedMemory(
             stream=np.zeros((batch, 4), np.uint64),
-            count=np.zeros((batch, n), np.int64),
+            known=np.zeros((batch, n), np.int64),
             names=np.zeros((batch, self.params_.offset[-1]), np.uint64),
             weight=np.zeros((batch, nodes)),
         )
@@ -314,7 +315,7 @@ class FixedPriority(PriorityPolicy):
 
 @compiled(__file__, balanced_kernel, forget_kernel)
 class BalancedGreedy(TrackedPolicy):
-    """Algorithm 2: greedy on the edges of hard customer types, TOP suppliers before BOTTOM ones (Section 3.3).
+    """Algorithm 2: greedy on the edges of hard customer types, TOP suppliers before BOTTOM ones (Section 3.2).
 
     Customer type j is hard if for some r_j the edges with r_ij in [r_j, (1 + eps) r_j] carry at least (1 - eps) of its LP gain,
     and those of them with p_ij >= 1 - eps_prime carry sum_i y_ij >= 1 - 2 eps_prime (Definition 3.4). Only these edges are kept.

@@ -1,8 +1,7 @@
 """The Markov chain of the queues of stationary matching on a box of states, and what it gives exactly on small instances.
 
 Queue i is cut off at a cap C_i: suppliers who find it full are lost. Since Q_i is stochastically at most Poisson(rho_i), whatever
-the policy, the probability of leaving the box is known, and so is the error of the truncation (Section 8 of the notes on
-arXiv 2411.08218 in docs/stationary_matching.md):
+the policy, the probability of leaving the box is known, and so is the error of the truncation (derived here, not in the paper):
 
 * optimum: g_box <= OPT_on <= g_box + sum_i lambda_i (max_j r_ij) Pr[Poisson(rho_i) >= C_i];
 * a fixed policy: |g - g_box| <= Pr[outside] (R + L span(h)), with h the bias on the box, extended by h(Q) = h(min(Q, C)),
@@ -113,9 +112,7 @@ def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.fl
     if matrix.shape[0] <= DIRECT_STATES:
         correct = splu(matrix).solve
     else:
-        rough = LinearOperator(
-            matrix.shape, spilu(matrix, drop_tol=1e-2, fill_factor=10, permc_spec="MMD_AT_PLUS_A").solve
-        )
+        rough = LinearOperator(matrix.shape, spilu(matrix, drop_tol=1e-2, fill_factor=10, permc_spec="MMD_AT_PLUS_A").solve)
 
         def correct(residual: NDArray[np.float64]) -> NDArray[np.float64]:
             return gmres(matrix, residual, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=50)[0]
@@ -165,9 +162,7 @@ def policy_value(box: Box, match: NDArray[np.float64]) -> PolicyValue:
     gain, bias = poisson_equation(generator, reward)
     residual = np.abs(reward + generator @ bias - gain).max()
     outside = sum(pdtrc(cap, offered) for cap, offered in zip(box.caps, instance.offered))
-    rates = (
-        instance.supplier_rates.sum() + instance.departure_rates @ np.array(box.caps) + instance.customer_rates.sum()
-    )
+    rates = instance.supplier_rates.sum() + instance.departure_rates @ np.array(box.caps) + instance.customer_rates.sum()
     drift = instance.customer_rates @ instance.rewards.max(0) + rates * np.ptp(bias)
     return PolicyValue(gain, float(residual + outside * drift), box, match)
 

@@ -20,9 +20,7 @@ class HeldProgramme:
         assert problem.sense == pulp.LpMaximize
         self.problem = problem
         problem.solve(
-            pulp.HiGHS(
-                msg=False, threads=1, primal_feasibility_tolerance=TOLERANCE, dual_feasibility_tolerance=TOLERANCE
-            )
+            pulp.HiGHS(msg=False, threads=1, primal_feasibility_tolerance=TOLERANCE, dual_feasibility_tolerance=TOLERANCE)
         )
         self.solver: Any = problem.solverModel
         self._read()

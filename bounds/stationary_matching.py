@@ -82,12 +82,12 @@ def tlp_online(instance: Any) -> Bound:
 
 
 def tlp_offline(instance: Any) -> Bound:
-    """TLP_off: an upper bound on every policy, also one that knows all arrival and departure times (Section 4)."""
+    """TLP_off: an upper bound on every policy, also one that knows all arrival and departure times (Section 4, Appendix E.1)."""
     return linear_programme(instance, "tlp-offline")
 
 
 def worst_prefixes(y: NDArray[np.float64], offered: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:
-    """Separation of (2), for each customer type (Appendix C.2).
+    """Separation of (2), for each customer type (Claim 2.2, Appendix C.2).
 
     Sort the supplier types by y_ij / rho_i, decreasing; only prefixes of that order can be the most violated set, and likewise
     the set with the largest ratio of the two sides.
@@ -274,7 +274,7 @@ PROVERS: dict[str, Callable[[Any, dict[str, Any]], Proof]] = {kind: _FormProver(
 
 
 def optimum(instance: Any) -> Bound:
-    """OPT_on, the gain of the best policy, within a certified bracket [lower, upper] (Section 2.1, Bellman equation).
+    """OPT_on, the gain of the best policy, within a certified bracket [lower, upper] (Bellman equation).
 
     Policy iteration on queues cut off at caps gives a bias h; `solution` has it as h (one axis per supplier type), with
     `actions`, one axis for the customer type and one per supplier type (I = no match). Raises InputError if too large.
@@ -313,9 +313,7 @@ def prove_optimum(instance: StationaryMatchingInstance, certificate: dict[str, A
     """
     caps, bits = certificate["caps"], certificate["bits"]
     if len(caps) != instance.n_suppliers or not all(is_count(cap, 1) for cap in caps) or not is_count(bits):
-        raise CertificateError(
-            f"a certificate has caps {shorten(caps)} and bits {shorten(bits)} where integers are needed."
-        )
+        raise CertificateError(f"a certificate has caps {shorten(caps)} and bits {shorten(bits)} where integers are needed.")
     box = box_of(instance, tuple(caps))
     if len(certificate["h"]) != box.size or not all(type(h) is int for h in certificate["h"]):
         raise CertificateError(f"a certificate needs {box.size} integers h.")

@@ -31,9 +31,7 @@ app = typer.Typer(
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
 InstanceOption = Annotated[str | None, typer.Option("--instance", help="A catalogue name or the path of a JSON file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Param = Annotated[
-    list[str], typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the policy or algorithm.")
-]
+Param = Annotated[list[str], typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the policy or algorithm.")]
 
 
 def load(env_id: str, instance: str | None) -> tuple[Any, Any]:
@@ -50,9 +48,7 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Options before the command."""
 
@@ -73,9 +69,7 @@ def envs(as_json: Json = False) -> None:
     if as_json:
         return print_json({"environments": rows})
     for row in rows:
-        table = Table(
-            title=f"{row['id']}  ({row['paper']})", title_justify="left", show_header=False, box=None, padding=(0, 2)
-        )
+        table = Table(title=f"{row['id']}  ({row['paper']})", title_justify="left", show_header=False, box=None, padding=(0, 2))
         for key in ("instances", "bounds", "policies"):
             table.add_row(key, ", ".join(row[key]))
         console.print(table)
@@ -120,17 +114,13 @@ def bound(
 @app.command()
 def evaluate(
     env_id: Id,
-    policy: Annotated[
-        str, typer.Option("--policy", help="A policy, see `matchgym envs`, or the folder of a trained agent.")
-    ],
+    policy: Annotated[str, typer.Option("--policy", help="A policy, see `matchgym envs`, or the folder of a trained agent.")],
     instance: InstanceOption = None,
     replications: Annotated[int, typer.Option(help="Independent replications, at least 2.")] = 32,
     warmup: Annotated[int, typer.Option(help="Decisions skipped in each replication.")] = 2_000,
     decisions: Annotated[int, typer.Option(help="Decisions counted in each replication.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Replication b is seeded with SEED + b.")] = 0,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Solve the policy's Markov chain instead (small instances).")
-    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Solve the policy's Markov chain instead (small instances).")] = False,
     param: Param = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
@@ -174,14 +164,10 @@ def show_score(policy: str, env_id: str, instance: str, score: Score) -> None:
 def train(
     env_id: Id,
     algo: Annotated[str, typer.Option(help="maskable_ppo, ppo, a2c or dqn.")] = "maskable_ppo",
-    timesteps: Annotated[
-        int | None, typer.Option(help="Environment steps; the default depends on the algorithm.")
-    ] = None,
+    timesteps: Annotated[int | None, typer.Option(help="Environment steps; the default depends on the algorithm.")] = None,
     instance: InstanceOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the network and of the environment.")] = 0,
-    folder: Annotated[
-        Path | None, typer.Option(help="Where to write; by default runs/<id>-<instance>-<algo>-s<seed>.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where to write; by default runs/<id>-<instance>-<algo>-s<seed>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     param: Param = [],  # noqa: B006
     as_json: Json = False,
@@ -206,9 +192,7 @@ def train(
     if as_json:
         return print_json(record)
     show_score(algo, entry.id, loaded.name, score)
-    console.print(
-        f"  {result.timesteps:,} steps at {result.frames_per_second:,.0f} per second; {result.folder}/curve.png"
-    )
+    console.print(f"  {result.timesteps:,} steps at {result.frames_per_second:,.0f} per second; {result.folder}/curve.png")
     return None
 
 

@@ -1,5 +1,6 @@
 """The commands `leaderboard build` and `leaderboard verify`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,11 @@ def build(
         raise InputError(f"--out {out} is not a folder; give another one.")
     names = [find_task(name).name for name in task] or None
     tasks = [each.quick() if quick else each for each in TASKS]
-    board = build_board(out, tasks, find_agents(agents), quick, progress_bar, names)
+    try:
+        board = build_board(out, tasks, find_agents(agents), quick, progress_bar, names)
+    except KeyboardInterrupt:
+        print(f"Interrupted; the finished tasks are kept in {out}.", file=sys.stderr)
+        raise typer.Exit(1) from None
     alarms = [f"{each['name']}/{row['name']}" for each in board["tasks"] for row in each["rows"] if row["is_above_bound"]]
     if as_json:
         print_json({"folder": str(out), "quick": quick, **_summary(board), "above_bound": alarms, "seconds": watch.seconds})

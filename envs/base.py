@@ -17,7 +17,7 @@ from gymnasium.vector import VectorEnv as GymVectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from matchgym.envs.compile import opener, pack, specialise, views
+from matchgym.envs.compile import entry_point, opener, pack, reporter, specialise, views
 from matchgym.envs.instance import InputError, Instance, is_count, load_instance, shorten
 from matchgym.envs.rng import seed_words
 
@@ -38,18 +38,23 @@ class Model:
     params_type: type
     state_type: type
     evaluation_options: Mapping[str, Any]  # options that synchronise the randomness of policies under one seed
+    describe: Callable[..., dict[str, Any]]  # (numbers of a row, mask) -> info
     kernels: Mapping[str, Any]  # step_kernel, observe_kernel, mask_kernel, reset_kernel, open_params, open_state
     step_one: Any
     step_batch: Any
     reset_batch: Any
 
     @staticmethod
-    def loops(file: str, **kernels: Any) -> dict[str, Any]:
-        """The compiled entry points for a model's `Params`, `State` and kernels, as arguments for `Model`."""
+    def loops(file: str, info: tuple[str, ...], **kernels: Any) -> dict[str, Any]:
+        """The compiled entry points for a model's `Params`, `State`, `info` and kernels, as arguments for `Model`."""
         params_type, state_type = kernels.pop("Params"), kernels.pop("State")
         bound = kernels | {"open_params": opener(params_type), "open_state": opener(state_type)}
-        compiled = {f.__name__: specialise(f, f.__name__, file, **bound) for f in (step_one, step_batch, reset_batch)}
-        return {"params_type": params_type, "state_type": state_type, "kernels": bound, **compiled}
+        report, describe = reporter(info)
+        compiled = {
+            f.__name__: specialise(f, f.__name__, file, **bound, report=report) for f in (step_one, step_batch, reset_batch)
+        }
+        types = {"params_type": params_type, "state_type": state_type}
+        return {**types, "info": info, "describe": describe, "kernels": bound, **compiled}
 
     def load(self, source: Any) -> Any:
         """The instance meant by a catalogue name, a path, a dict of JSON values or an instance."""
@@ -65,9 +70,7 @@ class Model:
             if name not in self.options:
                 raise InputError(f"unknown option {shorten(name)}; the options are {', '.join(self.options)}.")
             if value not in self.options[name]:
-                raise InputError(
-                    f"{name} must be one of {', '.join(map(str, self.options[name]))}, not {shorten(value)}."
-                )
+                raise InputError(f"{name} must be one of {', '.join(map(str, self.options[name]))}, not {shorten(value)}.")
         return {name: values[0] for name, values in self.options.items()} | dict(options)
 
 
@@ -75,16 +78,19 @@ class Model:
 # ruff: noqa: F821
 
 
-def step_one(params_buffer, state_buffer, action, obs, mask):  # type: ignore[no-untyped-def]
-    """One decision of a batch of one: writes `obs` (obs_dim,) and `mask` (n_actions,), returns (reward, terminated)."""
+def step_one(params_buffer, state_buffer, action, obs, mask):
+    """One decision of a batch of one: writes `obs` (obs_dim,) and `mask` (n_actions,).
+
+    Returns (reward, terminated, numbers to report).
+    """
     params, state = open_params(params_buffer), open_state(state_buffer)
     reward, terminated = step_kernel(params, state, 0, action)
     observe_kernel(params, state, 0, obs)
     mask_kernel(params, state, 0, mask)
-    return reward, terminated
+    return reward, terminated, report(state, 0)
 
 
-def reset_batch(params_buffer, state_buffer, rows, obs, mask):  # type: ignore[no-untyped-def]
+def reset_batch(params_buffer, state_buffer, rows, obs, mask):
     """Start a new episode in every row with rows[b] true; writes every row of `obs` and `mask`."""
     params, state = open_params(params_buffer), open_state(state_buffer)
     for b in range(len(rows)):
@@ -94,7 +100,7 @@ def reset_batch(params_buffer, state_buffer, rows, obs, mask):  # type: ignore[n
         mask_kernel(params, state, b, mask[b])
 
 
-def step_batch(  # type: ignore[no-untyped-def]
+def step_batch(
     params_buffer, state_buffer, actions, steps, over, limit, is_resetting, obs, rewards, terminated, truncated, mask
 ):
     """One decision in every row.
@@ -128,26 +134,32 @@ class Rows:
         self.instance = model.load(instance)
         self._params = pack(model.params(self.instance, **model.check_options(options)))
         self._state = pack(model.state(self.instance, batch))
-        self.state = views(model.state_type, self._state)
         self.observation_layout = model.layout(self.instance)
         self._n_actions = model.n_actions(self.instance)
         self._obs_dim = model.observation_space(self.instance).shape[0]
-        self._watched = tuple((name, getattr(self.state, name)) for name in model.info)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Set what hangs on the buffers and cannot be copied: windows onto them, and machine code."""
+        self.state = views(self.model.state_type, self._state)
+        self._watched = tuple((name, getattr(self.state, name)) for name in self.model.info)
+
+    _unsaved: ClassVar[tuple[str, ...]] = ("state", "_watched")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Windows onto the buffers are rebuilt on loading, so that they never part from them."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("state", "_watched")}
+        """What `_connect` sets is rebuilt on loading, so that the windows never part from their buffers."""
+        return {key: value for key, value in self.__dict__.items() if key not in self._unsaved}
 
     def __setstate__(self, values: dict[str, Any]) -> None:
         self.__dict__.update(values)
-        self.state = views(self.model.state_type, self._state)
-        self._watched = tuple((name, getattr(self.state, name)) for name in self.model.info)
+        self._connect()
 
 
 class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
     """Base of the single environments. A subclass sets `model` and writes the docstring that is the user's page."""
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
+    _unsaved: ClassVar[tuple[str, ...]] = (*Rows._unsaved, "_step_one", "_describe")
 
     def __init__(self, instance: Any, render_mode: str | None = None, **options: str) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -156,10 +168,16 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
         self.render_mode = render_mode
         self.observation_space = self.model.observation_space(self.instance)
         self.action_space = gym.spaces.Discrete(self._n_actions)
-        self._mask = np.zeros(self._n_actions, np.bool_)
+        self._mask = np.zeros(self._n_actions, np.int8)
         self._is_seeded = self._is_ready = False
         # An upper bound on the reward per unit of time, shown by `render`; set it from `matchgym.bounds`.
         self.bound: float | None = None
+
+    def _connect(self) -> None:
+        super()._connect()
+        obs, mask = np.empty(self._obs_dim, np.float32), np.empty(self._n_actions, np.int8)
+        self._step_one = entry_point(self.model.step_one, self._params, self._state, 0, obs, mask)
+        self._describe = self.model.describe
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -170,10 +188,10 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
             self.state.stream[0] = seed_words(self.np_random_seed)
             self._is_seeded = True
         obs = np.empty((1, self._obs_dim), np.float32)
-        self._mask = np.empty(self._n_actions, np.bool_)
-        self.model.reset_batch(self._params, self._state, np.ones(1, np.bool_), obs, self._mask[None])
+        self._mask = mask = np.empty(self._n_actions, np.int8)
+        self.model.reset_batch(self._params, self._state, np.ones(1, np.bool_), obs, mask[None].view(np.bool_))
         self._is_ready = True
-        return obs[0], self._info()
+        return obs[0], self.model.describe([column.item(0) for _, column in self._watched], mask)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Take one decision. An action that the mask forbids does nothing and is counted in `info["invalid_actions"]`."""
@@ -184,18 +202,13 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
         except TypeError:
             raise TypeError(f"action must be an integer in [0, {self._n_actions}), not {shorten(action)}.") from None
         obs = np.empty(self._obs_dim, np.float32)
-        self._mask = mask = np.empty(self._n_actions, np.bool_)
-        reward, terminated = self.model.step_one(self._params, self._state, index, obs, mask)
-        return obs, reward, terminated, False, self._info()
-
-    def _info(self) -> dict[str, Any]:
-        info: dict[str, Any] = {name: column.item(0) for name, column in self._watched}
-        info["action_mask"] = self._mask.view(np.int8)
-        return info
+        self._mask = mask = np.empty(self._n_actions, np.int8)
+        reward, terminated, numbers = self._step_one(self._params, self._state, index, obs, mask)
+        return obs, reward, terminated, False, self._describe(numbers, mask)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which actions are valid now, (n_actions,) bool; the name that sb3-contrib looks for."""
-        return self._mask.copy()
+        return self._mask.astype(np.bool_)
 
     def render(self) -> Any:
         """A text (ansi) or a picture (rgb_array, (height, width, 3) uint8) of the current state."""
@@ -225,9 +238,7 @@ class VectorEnv(Rows, GymVectorEnv):
         if not is_count(num_envs, 1):
             raise InputError(f"num_envs must be an integer >= 1, not {shorten(num_envs)}.")
         if max_episode_steps is not None and max_episode_steps != -1 and not is_count(max_episode_steps, 1):
-            raise InputError(
-                f"max_episode_steps must be an integer >= 1, None or -1, not {shorten(max_episode_steps)}."
-            )
+            raise InputError(f"max_episode_steps must be an integer >= 1, None or -1, not {shorten(max_episode_steps)}.")
         if render_mode is not None:
             raise InputError("render_mode must be None in a vector environment; render a single one.")
         self._open(instance, num_envs, options)
@@ -284,9 +295,7 @@ class VectorEnv(Rows, GymVectorEnv):
             raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset().")
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
-            raise TypeError(
-                f"actions must be integers of shape ({self.num_envs},), not {actions.dtype} of {actions.shape}."
-            )
+            raise TypeError(f"actions must be integers of shape ({self.num_envs},), not {actions.dtype} of {actions.shape}.")
         n = self.num_envs
         obs = np.empty((n, self._obs_dim), np.float32)
         rewards = np.empty(n, np.float64)

@@ -241,4 +241,4 @@ def load_instance(
 
 def is_count(value: object, low: int = 0) -> TypeGuard[int]:
     """Whether `value` is an integer (not a boolean) >= low."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= low)

@@ -28,7 +28,7 @@ class Entry:
         return importlib.import_module(f"matchgym.{name}.{self.stem}")
 
     @property
-    def model(self):  # type: ignore[no-untyped-def]
+    def model(self):
         """The `matchgym.envs.base.Model` behind the id."""
         return getattr(self.layer("envs"), f"{self.prefix}Env").model
 

@@ -12,10 +12,13 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from matchgym.envs.compile import kernel
+from matchgym.envs.compile import kernel, outlined_kernel
 
 INVERSION_LIMIT = 10.0  # mean above which rejection beats inversion; PTRS and BTRS are valid from 10 on
 RESOLUTION = 1e-17  # below the spacing of uniform numbers: the tail of an inversion ends here
+
+SQRT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)  # of sqrt(1/2) as a float64
+LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10  # their sum is ln 2, the first has 21 trailing zero bits
 
 
 def seed_words(seed: int | tuple[int, ...]) -> NDArray[np.uint64]:
@@ -41,27 +44,76 @@ def alias_table(rates: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64
 
 
 @kernel
+def load(stream, b):
+    """The words of row b, for a loop that keeps them out of memory with `draw_uniform` and puts them back with `store`."""
+    return stream[b, 0], stream[b, 1], stream[b, 2], stream[b, 3]
+
+
+@kernel
+def store(stream, b, words):
+    """Put the words of row b back."""
+    stream[b, 0], stream[b, 1], stream[b, 2], stream[b, 3] = words
+
+
+@kernel
+def advance(words):
+    """The next 64 random bits and the words after them."""
+    first, second, third, count = words
+    word = first + second + count
+    rotated = (third << np.uint64(24)) | (third >> np.uint64(40))
+    return word, (
+        second ^ (second >> np.uint64(11)),
+        third + (third << np.uint64(3)),
+        rotated + word,
+        count + np.uint64(1),
+    )
+
+
+@kernel
 def next_word(stream, b):
     """The next 64 random bits."""
-    first, second, third = stream[b, 0], stream[b, 1], stream[b, 2]
-    word = first + second + stream[b, 3]
-    stream[b, 3] += np.uint64(1)
-    stream[b, 0] = second ^ (second >> np.uint64(11))
-    stream[b, 1] = third + (third << np.uint64(3))
-    stream[b, 2] = ((third << np.uint64(24)) | (third >> np.uint64(40))) + word
+    word, words = advance(load(stream, b))
+    store(stream, b, words)
     return word
+
+
+@kernel
+def draw_uniform(words):
+    """A uniform number on the multiples of 2^-53 in [0, 1) and the words after it."""
+    word, words = advance(words)
+    return np.int64(word >> np.uint64(11)) * (1.0 / 9007199254740992.0), words
 
 
 @kernel
 def uniform(stream, b):
     """Uniform on the multiples of 2^-53 in [0, 1), as `numpy.random.Generator.random`."""
-    return (next_word(stream, b) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+    fraction, words = draw_uniform(load(stream, b))
+    store(stream, b, words)
+    return fraction
+
+
+@kernel
+def logarithm(x):
+    """Natural logarithm of a normal number x > 0, within one unit in the last place: the method of fdlibm's e_log.c.
+
+    A call of the C library would make the loops it stands in save all their registers.
+    """
+    bits = np.float64(x).view(np.int64)
+    exponent = (bits - SQRT_HALF_BITS) >> np.int64(52)  # x = 2^exponent (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
+    f = np.int64(bits - (exponent << np.int64(52))).view(np.float64) - 1.0
+    s = f / (2.0 + f)
+    z = s * s
+    w = z * z
+    even = w * (0.3999999999940942 + w * (0.22222198432149784 + w * 0.15313837699209373))
+    odd = z * (0.6666666666666735 + w * (0.2857142874366239 + w * (0.1818357216161805 + w * 0.14798198605116586)))
+    half = 0.5 * f * f
+    return exponent * LN2_HIGH - (half - (s * (half + even + odd) + exponent * LN2_LOW) - f)
 
 
 @kernel
 def exponential(stream, b):
     """Exponential with mean 1, by inversion."""
-    return -math.log(1.0 - uniform(stream, b))
+    return -logarithm(1.0 - uniform(stream, b))
 
 
 @kernel
@@ -73,6 +125,17 @@ def pick(fraction, threshold, alias):
 
 
 @kernel
+def pick_cell(cell, threshold, outcomes):
+    """As `pick`, of a uniform number `cell` in [0, n); outcomes (n, 2) holds an index and its alias side by side.
+
+    Made for inner loops: the two columns spare a branch that no processor can foresee, and the unsigned numbers numba's
+    arithmetic for negative indices.
+    """
+    i = min(np.uint64(int(cell)), np.uint64(len(threshold) - 1))
+    return np.uint64(outcomes[i, np.uint64(cell - np.int64(i) >= threshold[i])])
+
+
+@outlined_kernel
 def poisson(stream, b, mean):
     """Poisson with the given mean >= 0."""
     if mean < INVERSION_LIMIT:
@@ -110,7 +173,7 @@ def binomial(stream, b, n, p):
     return _binomial_half(stream, b, n, p)
 
 
-@kernel
+@outlined_kernel
 def _binomial_half(stream, b, n, p):
     if n == 0 or p <= 0.0:
         return 0

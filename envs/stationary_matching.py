@@ -1,4 +1,4 @@
-"""Stationary bipartite matching (AmaniHamedani, Aouad, Pollner, Saberi, arXiv 2411.08218, Section 2.1).
+"""Stationary bipartite matching (AmaniHamedani, Aouad, Pollner, Saberi, arXiv 2411.08218, Section 1).
 
 Suppliers of type i arrive as a Poisson process of rate lambda_i, wait, and each leaves on its own after an Exp(mu_i) time.
 Customers of type j arrive as a Poisson process of rate gamma_j; each is matched at once to a waiting supplier or is lost. A
@@ -29,9 +29,31 @@ from numpy.typing import NDArray
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.stationary_matching import CATALOGUE
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel
+from matchgym.envs.compile import (
+    Integer,
+    Integers,
+    IntegerTable,
+    Real,
+    Reals,
+    RealTable,
+    WordTable,
+    kernel,
+    outlined_kernel,
+)
 from matchgym.envs.instance import Instance, as_array
-from matchgym.envs.rng import alias_table, binomial, exponential, pick, poisson, uniform
+from matchgym.envs.rng import (
+    alias_table,
+    binomial,
+    draw_uniform,
+    exponential,
+    load,
+    logarithm,
+    pick,
+    pick_cell,
+    poisson,
+    store,
+    uniform,
+)
 from matchgym.envs.stationary_matching_view import draw
 
 JUMP_ABOVE = 4.0  # events per decision and supplier type from which a jump is faster (benchmarks/jumps.py)
@@ -80,12 +102,13 @@ class StationaryMatchingInstance(Instance):
 
 class Params(NamedTuple):
     arrival_rate: Real  # sum of lambda and gamma
+    cells_per_rate: Real  # (I + J) / arrival_rate
     customer_rate: Real  # sum of gamma
     departure_rates: Reals  # (I,)
     offered: Reals  # (I,)
     rewards: RealTable  # (I, J)
     threshold: Reals  # (I + J,) alias table of the arrivals: suppliers, then customers
-    alias: Integers  # (I + J,)
+    outcomes: IntegerTable  # (I + J, 2) the cells' own arrivals and their aliases
     customer_threshold: Reals  # (J,) alias table of the customers
     customer_alias: Integers  # (J,)
     is_jumping: Integer
@@ -114,12 +137,13 @@ def params(instance: StationaryMatchingInstance, initial_state: str, synchronise
     customer_threshold, customer_alias = alias_table(instance.customer_rates)
     return Params(
         arrival_rate=supplier_rate + customer_rate,
+        cells_per_rate=len(threshold) / (supplier_rate + customer_rate),
         customer_rate=customer_rate,
         departure_rates=instance.departure_rates,
         offered=instance.offered,
         rewards=instance.rewards,
         threshold=threshold,
-        alias=alias,
+        outcomes=np.column_stack([np.arange(len(alias)), alias]),
         customer_threshold=customer_threshold,
         customer_alias=customer_alias,
         is_jumping=int(2 * supplier_rate / customer_rate > JUMP_ABOVE * instance.n_suppliers),
@@ -197,7 +221,7 @@ def next_customer_kernel(params, state, b):
         events_kernel(params, state, b)
 
 
-@kernel
+@outlined_kernel
 def jump_kernel(params, state, b):
     """Suppliers at the next customer's arrival, drawn at once from the law of the immigration-death process."""
     stream = state.stream
@@ -213,33 +237,36 @@ def jump_kernel(params, state, b):
 @kernel
 def events_kernel(params, state, b):
     """Arrivals and departures one by one, up to the arrival of a customer."""
-    stream, n = state.stream, state.queue.shape[1]
-    elapsed, departure_rate = state.elapsed_time[b], state.departure_rate[b]
+    queue, ghosts, n = state.queue[b], state.ghosts[b], np.uint64(state.queue.shape[1])
+    elapsed, departure_rate, words = state.elapsed_time[b], state.departure_rate[b], load(state.stream, b)
     while True:
         total = params.arrival_rate + departure_rate
-        elapsed += exponential(stream, b) / total
-        level = uniform(stream, b) * total
+        clock, words = draw_uniform(words)
+        level, words = draw_uniform(words)
+        level *= total
+        arrival = pick_cell(level * params.cells_per_rate, params.threshold, params.outcomes)
+        elapsed -= logarithm(1.0 - clock) / total
         if level < params.arrival_rate:
-            i = pick(level / params.arrival_rate, params.threshold, params.alias)
-            if i >= n:
-                state.customer[b] = i - n
+            if arrival >= n:
+                state.customer[b] = arrival - n
                 break
-            state.queue[b, i] += 1
-            departure_rate += params.departure_rates[i]
+            queue[arrival] += 1
+            departure_rate += params.departure_rates[arrival]
             continue
         level -= params.arrival_rate
-        for i in range(n):  # rounding may leave `level` beyond the last type: then nobody departs
+        for i in range(len(queue)):  # rounding may leave `level` beyond the last type: then nobody departs
             rate = params.departure_rates[i]
-            present = state.queue[b, i] + state.ghosts[b, i]
+            present = queue[i] + ghosts[i]
             if level < rate * present:
-                if level < rate * state.queue[b, i]:
-                    state.queue[b, i] -= 1
+                if level < rate * queue[i]:
+                    queue[i] -= 1
                 else:
-                    state.ghosts[b, i] -= 1
+                    ghosts[i] -= 1
                 departure_rate -= rate
                 break
             level -= rate * present
     state.elapsed_time[b], state.departure_rate[b] = elapsed, departure_rate
+    store(state.stream, b, words)
 
 
 @kernel
@@ -279,12 +306,12 @@ MODEL = Model(
     state=state,
     layout=layout,
     n_actions=n_actions,
-    info=("elapsed_time", "total_reward", "invalid_actions"),
     options={"initial_state": ("empty", "stationary-unmatched"), "synchronised": (False, True)},
     evaluation_options={"synchronised": True},
     draw=draw,
     **Model.loops(
         __file__,
+        info=("elapsed_time", "total_reward", "invalid_actions"),
         Params=Params,
         State=State,
         reset_kernel=reset_kernel,
@@ -301,7 +328,7 @@ class StationaryMatchingEnv(Env):
     ## Description
     Suppliers of I types arrive, wait and leave on their own. Customers of J types arrive and must be matched at once or are
     lost. Matching a customer of type j to a supplier of type i earns `rewards[i, j]`. The objective is the long-run reward per
-    unit of time. This is the model of AmaniHamedani, Aouad, Pollner and Saberi (arXiv 2411.08218, Section 2.1).
+    unit of time. This is the model of AmaniHamedani, Aouad, Pollner and Saberi (arXiv 2411.08218, Section 1).
 
     ## Action Space
     `Discrete(I + 1)`: action i < I matches the waiting customer to a supplier of type i; action I lets the customer go.

@@ -12,14 +12,14 @@ Record = dict[str, Any]
 
 KINDS = {"baseline": "baseline", "optimum": "exact optimum", "agent": "trained agent"}
 VERDICTS = {"best": "★ best baseline", "better": "▲ better", "tie": "= tie", "worse": "▼ worse"}
-COLUMNS = ("Tier", "Policy", "Ranks", None, "Score", "Objective", "Against best baseline", "µs / decision")
+COLUMNS = ("Tier", "Policy", None, "Score", "Ranks", "Objective", "Against best baseline", "µs / decision")
 
 HOW_TO_READ = """<p><strong>How to read a score.</strong> A score says how far a policy gets from an anchor, 0, to a certified
 upper bound, 1, which no policy can exceed and the best one need not reach (a dashed line marks the exact optimum where it is
-known). A bar ends at the estimated score, its whisker and every ± are 95 % intervals over independent replications, and all rows
-of a task are simulated under the same seeds, so that differences are measured in pairs. Rows of one tier, shaded alike, do not
-differ significantly from the first row of the tier, and the true rank lies within the printed ranks with 95 % confidence: read a
-tie as a tie.</p>"""
+known). A bar ends at the estimated score, its whisker and every ± are 95 % intervals over independent replications, and all
+rows of a task are simulated under the same seeds, so that differences are measured in pairs. Rows of one tier, shaded alike, do
+not differ significantly from the first row of the tier, and the true rank lies within the printed ranks with 95 % confidence:
+read a tie as a tie.</p>"""
 
 
 def render(board: Record, timings: Record, digest: str) -> str:
@@ -123,8 +123,8 @@ def _task(task: Record, timings: Record) -> str:
     bodies = [_alarm(row) for row in task["rows"] if row["is_above_bound"]]
     bodies += [_tier(tier, list(rows), task, timings) for tier, rows in groupby(sound, key=lambda row: row["tier"])]
     refused = "".join(
-        f'<tr><td class="tier">–</td><th scope="row">{text(row["name"])}</th><td>–</td>'
-        f'<td colspan="5" class="muted reason">{text(row["reason"])}</td></tr>'
+        f'<tr><td class="tier">–</td><th scope="row">{text(row["name"])}</th>'
+        f'<td colspan="6" class="muted reason">not evaluated: {text(row["reason"])}</td></tr>'
         for row in task["refused"]
     )
     if refused:
@@ -146,25 +146,25 @@ def _task(task: Record, timings: Record) -> str:
 def _tier(tier: int, rows: Sequence[Record], task: Record, timings: Record) -> str:
     lines = []
     for k, row in enumerate(rows):
-        first = f'<th scope="rowgroup" class="tier" rowspan="{len(rows)}">{tier}</th>' if k == 0 else ""
+        first = f'<th scope="rowgroup" class="tier" rowspan="{len(rows)}">{text(tier)}</th>' if k == 0 else ""
         lines.append(f"<tr>{first}{_cells(row, task, timings)}</tr>")
     return f'<tbody class="{"odd" if tier % 2 else "even"}">{"".join(lines)}</tbody>'
 
 
 def _cells(row: Record, task: Record, timings: Record) -> str:
-    low, high = row["ranks"]
+    low, high = (text(rank) for rank in row["ranks"])
     ratio = "" if row["ratio"] is None else f"<small>{row['ratio']:.1%} of the bound</small>"
     difference = "" if row["difference"] is None else f"<small>{_difference(row['difference'])}</small>"
     verdict = row["verdict"] or ""
     time = timings.get(row["name"])
     return (
         f'<th scope="row">{text(row["name"])}{_about(row)}</th>'
-        f'<td class="number">{low if low == high else f"{low}–{high}"}</td>'
         f'<td class="chart">{bar(row, task, _score(row))}</td>'
         f'<td class="number">{_score(row)}{ratio}</td>'
+        f'<td class="number">{low if low == high else f"{low}–{high}"}</td>'
         f'<td class="number">{plus_minus(row["objective"])}<small>batch means ± {_half_width(row)}</small></td>'
         f'<td class="number {text(verdict)}">{VERDICTS.get(verdict, "")}{difference}</td>'
-        f'<td class="number">{"–" if time is None else f"{time:.3g}"}</td>'
+        f'<td class="number">{"–" if time is None else f"{time:#.3g}".rstrip(".")}</td>'
     )
 
 
@@ -198,7 +198,7 @@ def _about(row: Record) -> str:
 def _alarm(row: Record) -> str:
     return (
         f'<tbody class="alarm"><tr><td class="tier">!</td><th scope="row">{text(row["name"])}{_about(row)}</th>'
-        f'<td>–</td><td colspan="5">ABOVE BOUND: {plus_minus(row["objective"])} exceeds the certified bound by more than four '
+        f'<td colspan="6">ABOVE BOUND: {plus_minus(row["objective"])} exceeds the certified bound by more than four '
         "standard errors, which no policy can: a bug in matchgym; the row takes no part in comparisons.</td></tr></tbody>"
     )
 
@@ -209,7 +209,7 @@ def _facts(task: Record) -> str:
         best = f"not known: {text(optimum['refused'])}"
     else:
         digest = text(optimum["certificate_sha256"])
-        best = f"between {optimum['lower']!r} and {optimum['upper']!r}; certificate sha256 <code>{digest}</code>"
+        best = f"between {text(optimum['lower'])} and {text(optimum['upper'])}; certificate sha256 <code>{digest}</code>"
     policy = next((row["name"] for row in task["rows"] if row["kind"] == "baseline"), task["anchor"])
     command = (
         f"matchgym evaluate {task['id']} --instance {task['instance']} --policy {policy} --replications {task['replications']} "
@@ -218,11 +218,11 @@ def _facts(task: Record) -> str:
     facts = {
         "Environment": f"{text(task['id'])}, instance {text(task['instance'])}, sha256 <code>{text(task['sha256'])}</code>",
         "Score 0": f"{text(task['anchor'])}, {task['anchor_mean']:.6g} per unit of time",
-        "Score 1": f"{text(bound['kind'])}, certified value {bound['upper']!r}; "
+        "Score 1": f"{text(bound['kind'])}, certified value {text(bound['upper'])}; "
         f'<a href="certificates/{name}.json">certificate</a> sha256 <code>{text(bound["certificate_sha256"])}</code>',
         "Exact optimum": best,
         "Simulation": f"{task['replications']:,} replications of {task['warmup']:,} warm-up and {task['decisions']:,} counted "
-        f"decisions, replication b seeded with {task['seed']} + b",
+        f"decisions, replication b seeded with {text(task['seed'])} + b",
         "Replay a row": f"<pre>{text(command)}</pre>",
     }
     items = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts.items())

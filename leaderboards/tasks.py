@@ -101,8 +101,8 @@ TASKS = (
         decisions=200_000,
         seed=7_020_000,
         note=(
-            "A trap for policies that follow a wasteful solution of the linear programme; reward-greedy, which "
-            "never matches for nothing, cannot be beaten here, so no score is above 0."
+            "A trap for policies that follow a wasteful solution of the linear programme; reward-greedy, which never matches "
+            "for nothing, is optimal here, so 0 is the best possible score and what exceeds it is noise."
         ),
     ),
     Task(

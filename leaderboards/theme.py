@@ -47,12 +47,13 @@ p.alarm { padding: .5rem .75rem; border-radius: .5rem; }
 details { margin-top: .6rem; font-size: .9rem; } summary { cursor: pointer; color: var(--link); }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .3rem 1rem; margin: .6rem 0 0; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
-pre { margin: 0; padding: .5rem .75rem; overflow-x: auto; background: var(--shade); border-radius: .4rem; }
+pre { margin: 0; padding: .5rem .75rem; white-space: pre-wrap; background: var(--shade); border-radius: .4rem; }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .9rem; }
 @media (max-width: 40rem) {
   body { padding: 1rem .75rem 2rem; } th, td { padding: .4rem .5rem; }
   dl { grid-template-columns: minmax(0, 1fr); gap: 0; } dd { margin-bottom: .5rem; }
-  th[scope=row] { min-width: 7rem; max-width: 9rem; white-space: normal; overflow-wrap: anywhere; line-height: 1.3;
+  th[scope=row] { min-width: 7.8rem; max-width: 9rem; font-size: .88rem; white-space: normal;
+    overflow-wrap: anywhere; line-height: 1.3;
     border-right: 1px solid var(--line); }
 }
 """

@@ -13,12 +13,10 @@ pytest.importorskip("sb3_contrib")
 import matchgym  # noqa: F401
 from matchgym.agents import (
     AgentPolicy,
-    Evaluation,
+    CurvePoint,
     Measurement,
     draw_curve,
     hyperparameters_for,
-    make_native,
-    measure,
     train,
 )
 from matchgym.agents import training as training_module
@@ -37,22 +35,7 @@ def small(algo: str) -> dict:
     return table | ({"learning_starts": 100, "buffer_size": 5000} if algo == "dqn" else {})
 
 
-class Greedy:
-    """The first valid action."""
-
-    def predict(self, observation, state=None, episode_start=None, deterministic=False, action_masks=None):
-        return action_masks.argmax(axis=1), state
-
-
-def test_measure_covers_the_known_optimum_of_the_toy() -> None:
-    """The interval is 95 %; over 20 seeds it should miss about once (four or more misses have probability 1.6 %)."""
-    native = make_native(ID, "toy", 128, -1)
-    points = [measure(Greedy(), native, 1000 * k, 30, 200) for k in range(20)]
-    assert sum(point.low > TOY_OPTIMUM or point.high < TOY_OPTIMUM for point in points) <= 3
-    assert np.mean([point.mean for point in points]) == pytest.approx(TOY_OPTIMUM, rel=0.01)
-
-
-@pytest.mark.parametrize("algo", ["maskable-ppo", "ppo", "a2c", "dqn"])
+@pytest.mark.parametrize("algo", ["maskable_ppo", "ppo", "a2c", "dqn"])
 def test_training_learns_the_toy_and_leaves_its_files(algo: str, tmp_path) -> None:
     """The only decision is whether to match; every algorithm learns to, and its saved policy says the same."""
     measurement = Measurement(points=4, rows=128, warmup=30, decisions=100, final_decisions=1000)
@@ -88,7 +71,7 @@ def test_training_learns_the_toy_and_leaves_its_files(algo: str, tmp_path) -> No
     obs = np.array([[k, 1.0] for k in range(6)], np.float32)
     masks = np.stack([obs[:, 0] > 0, np.ones(6, bool)], axis=1)
     expected, _ = result.policy.predict(obs, deterministic=True, action_masks=masks)
-    actions, state = loaded.fit(None).predict(obs, None, None, True, masks)
+    actions, state = loaded.fit("toy").predict(obs, None, None, True, masks)
     assert state is None
     np.testing.assert_array_equal(actions, expected)
     np.testing.assert_array_equal(actions[1:], 0)  # match whenever a supplier waits
@@ -119,7 +102,7 @@ def interrupt(monkeypatch):
 def test_resuming_a_checkpoint_changes_nothing(tmp_path, monkeypatch) -> None:
     """Killed right after a checkpoint and resumed, training ends in the very same network and learning curve."""
     arguments = {"params": SMALL, "measurement": BRIEF, "progress": False, "checkpoint_every": 2048}
-    whole = train(ID, "demo", "maskable-ppo", 8192, folder=tmp_path / "whole", **arguments)
+    whole = train(ID, "demo", "maskable_ppo", 8192, folder=tmp_path / "whole", **arguments)
 
     class KilledError(Exception):
         pass
@@ -134,9 +117,9 @@ def test_resuming_a_checkpoint_changes_nothing(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(training_module.Recorder, "save", save_and_die)
         with pytest.raises(KilledError):
-            train(ID, "demo", "maskable-ppo", 8192, folder=tmp_path / "parts", **arguments)
+            train(ID, "demo", "maskable_ppo", 8192, folder=tmp_path / "parts", **arguments)
     assert (tmp_path / "parts" / "checkpoint.pkl").is_file()
-    resumed = train(ID, "demo", "maskable-ppo", 8192, folder=tmp_path / "parts", resume=True, **arguments)
+    resumed = train(ID, "demo", "maskable_ppo", 8192, folder=tmp_path / "parts", resume=True, **arguments)
 
     assert resumed.timesteps == whole.timesteps
     for one, other in zip(parameters(whole.folder), parameters(resumed.folder)):
@@ -145,7 +128,7 @@ def test_resuming_a_checkpoint_changes_nothing(tmp_path, monkeypatch) -> None:
     assert resumed.final.mean == whole.final.mean
 
 
-@pytest.mark.parametrize("algo", ["maskable-ppo", "dqn"])
+@pytest.mark.parametrize("algo", ["maskable_ppo", "dqn"])
 def test_interruption_saves_and_resumes_to_the_same_total(algo: str, tmp_path, interrupt, capsys) -> None:
     arguments = {"params": small(algo), "measurement": BRIEF, "folder": tmp_path / "run"}
     interrupt(70)
@@ -178,8 +161,8 @@ def test_interrupting_the_last_measurement_loses_nothing(tmp_path, monkeypatch) 
     with monkeypatch.context() as patch:
         patch.setattr(training_module.AgentPolicy, "load", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(ID, "demo", "maskable-ppo", 1024, **arguments)
-    result = train(ID, "demo", "maskable-ppo", 1024, resume=True, **arguments)
+            train(ID, "demo", "maskable_ppo", 1024, **arguments)
+    result = train(ID, "demo", "maskable_ppo", 1024, resume=True, **arguments)
     assert result.timesteps == 1024
     assert len(result.evaluations) == 3  # before training, and after each of the two updates
 
@@ -187,7 +170,7 @@ def test_interrupting_the_last_measurement_loses_nothing(tmp_path, monkeypatch) 
 def test_same_seed_same_agent(tmp_path) -> None:
     arguments = {"params": SMALL, "measurement": BRIEF, "progress": False}
     first, second, other = (
-        train(ID, "demo", "maskable-ppo", 2048, seed, folder=tmp_path / str(k), **arguments) for k, seed in enumerate((3, 3, 4))
+        train(ID, "demo", "maskable_ppo", 2048, seed, folder=tmp_path / str(k), **arguments) for k, seed in enumerate((3, 3, 4))
     )
     for one, two in zip(parameters(first.folder), parameters(second.folder)):
         np.testing.assert_array_equal(one, two)
@@ -237,7 +220,7 @@ def test_bad_input_is_refused_by_name(arguments: dict, named: str, tmp_path) -> 
 
 def test_parameters_may_be_strings() -> None:
     table = hyperparameters_for(
-        ID, "maskable-ppo", {"gamma": "0.9", "net_arch": "32,16", "scale_rewards": "False", "n_envs": "64"}
+        ID, "maskable_ppo", {"gamma": "0.9", "net_arch": "32,16", "scale_rewards": "False", "n_envs": "64"}
     )
     assert (table["gamma"], table["net_arch"], table["scale_rewards"], table["n_envs"]) == (
         0.9,
@@ -259,7 +242,7 @@ def test_resume_refuses_a_damaged_checkpoint(tmp_path) -> None:
 
 
 def test_the_picture_is_drawn(tmp_path) -> None:
-    points = [Evaluation(1000 * k, float(k), 1.0 + 0.1 * k, 0.9 + 0.1 * k, 1.1 + 0.1 * k) for k in range(5)]
+    points = [CurvePoint(1000 * k, float(k), 1.0 + 0.1 * k, 0.9 + 0.1 * k, 1.1 + 0.1 * k) for k in range(5)]
     lines = {"LP bound": 2.0, "greedy": 1.0, "nothing": math.nan, "no bound": None, "exact optimum": 1.99}
     path = draw_curve(points, tmp_path / "new" / "curve.png", lines, "a title")
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -11,8 +11,8 @@ from matchgym.baselines.evaluation import roll_out, simulate
 from matchgym.baselines.exact import exact_value
 from matchgym.baselines.policy import parse_argument
 from matchgym.baselines.scoring import score_exactly, score_simulated
-from matchgym.baselines.statistics import batch_means_interval, paired_interval, t_interval
 from matchgym.baselines.stationary_matching import POLICIES, CorrelatedProposals, Greedy, Random
+from matchgym.baselines.statistics import batch_means_interval, paired_interval, t_interval
 from matchgym.envs.instance import InputError
 from matchgym.envs.registry import find
 

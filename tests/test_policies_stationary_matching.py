@@ -262,7 +262,7 @@ def test_trap_of_example_b5(n):
 
 
 def test_trap_of_example_b5_at_scale():
-    """At n = 20, given the wasteful solution: Algorithm 1 within 5 % of 1 - 1/e of the optimum, Algorithm 2 within 2 % of it."""
+    """At n = 20 with the wasteful solution: Algorithm 1 within 5 % of 1 - 1/e of the optimum, Algorithm 2 within 2 % of it."""
     n = 20
     c = -math.expm1(-n) / n
     bad = np.hstack([np.eye(n) * (1 - 2 * c), np.full((n, 1), c)])
@@ -369,7 +369,7 @@ def test_guarantees_at_forty_by_forty():
 
 
 def test_optimal_offline_lies_between():
-    """Hindsight matching of sampled paths: started empty it is below OPT_off, started full above; and OPT_on <= OPT_off <= TLP_off."""
+    """Hindsight matching of sampled paths: below OPT_off if started empty, above if full; OPT_on <= OPT_off <= TLP_off."""
     from scipy.optimize import linear_sum_assignment
 
     instance, rng, horizon = random_instance(5, n=2, m=2, zeros=0.0), np.random.default_rng(0), 40.0

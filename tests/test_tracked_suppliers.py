@@ -19,7 +19,7 @@ open_params, open_memory = opener(TrackedParams), opener(TrackedMemory)
 @kernel
 def follow(params_buffer, memory_buffer, obs):
     params, memory = open_params(params_buffer), open_memory(memory_buffer)
-    for b in range(len(memory.count)):
+    for b in range(len(memory.known)):
         follow_kernel(params, memory, b, obs, memory.stream)
 
 
@@ -52,10 +52,10 @@ def test_survivors_have_the_conditional_law(queue, now, side):
     memory = views(TrackedMemory, buffer)
     for b in range(rows):
         memory.stream[b] = seed_words((b, 9))
-    memory.count[:] = queue
+    memory.known[:] = queue
     memory.names[:] = 0
     follow(pack(params), buffer, np.array([*now, 1, 0], np.float32))
-    assert (memory.count == now).all()
+    assert (memory.known == now).all()
     survivors = np.stack(
         [
             (memory.names[:, params.offset[i] : params.offset[i] + now[i]] == 0).sum(1)  # a new name is 0 with chance 2^-64
@@ -81,7 +81,7 @@ def test_every_survivor_is_equally_likely():
     memory = views(TrackedMemory, buffer)
     for b in range(rows):
         memory.stream[b] = seed_words((b, 10))
-    memory.count[:] = [4, 0]
+    memory.known[:] = [4, 0]
     memory.names[:, :4] = [1, 2, 3, 4]
     follow(pack(policy.params_), buffer, np.array([2, 0, 1, 0], np.float32))
     names = memory.names[:, :2]

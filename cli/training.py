@@ -1,0 +1,61 @@
+"""`matchgym train`: train, measure against bound and baselines, draw."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from matchgym.baselines import evaluate
+from matchgym.baselines.evaluation import Evaluation
+from matchgym.baselines.scoring import Score, score_simulated
+from matchgym.cli.output import progress_bar
+from matchgym.envs.instance import InputError
+from matchgym.envs.registry import Entry
+
+REPLICATIONS, WARMUP, DECISIONS = 32, 2_000, 20_000  # of the final score, as `matchgym evaluate` has them
+SEED = 0
+
+
+def reference_lines(entry: Entry, instance: Any) -> dict[str, float]:
+    """What a learning curve is compared with: the certified bound, the optimum if it can be had, and the best baseline."""
+    layer = entry.layer("bounds")
+    lines = {f"bound ({layer.KINDS[0]})": layer.bound(instance).certified_value}
+    with contextlib.suppress(InputError):  # too large: the curve goes without
+        lines["exact optimum"] = layer.bound(instance, "optimum").value
+    best: tuple[str, Evaluation] | None = None
+    policies = entry.layer("baselines").POLICIES
+    with progress_bar("baselines") as progress:
+        for done, (name, kind) in enumerate(policies.items()):
+            progress(done / len(policies))
+            if name == "optimal":  # stands there as the exact optimum
+                continue
+            policy = kind().fit(instance)
+            found = evaluate(policy, entry.id, instance, REPLICATIONS, WARMUP // 2, DECISIONS // 4, SEED)
+            if name == next(iter(policies)):
+                lines[name] = found.objective.mean
+            if best is None or found.objective.mean > best[1].objective.mean:
+                best = name, found
+    assert best is not None
+    lines[f"best baseline ({best[0]})"] = best[1].objective.mean
+    return lines
+
+
+def train_and_score(
+    entry: Entry,
+    instance: Any,
+    algo: str,
+    timesteps: int | None,
+    seed: int,
+    folder: Path | None,
+    resume: bool,
+    params: dict[str, str],
+) -> tuple[Any, Score]:
+    """Train an agent, draw its curve with the reference lines, and score it as `matchgym evaluate` would."""
+    from matchgym.agents import hyperparameters_for, train
+
+    hyperparameters_for(entry.id, algo, params)  # refuses what is unknown before the baselines are run
+    lines = reference_lines(entry, instance)
+    result = train(entry.id, instance, algo, timesteps, seed, params, folder=folder, resume=resume, lines=lines)
+    policy = result.policy
+    with progress_bar("scoring") as progress:
+        found = evaluate(policy, entry.id, instance, REPLICATIONS, WARMUP, DECISIONS, SEED, progress=progress)
+    return result, score_simulated(entry, policy, found, WARMUP, DECISIONS)
