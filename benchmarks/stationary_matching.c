@@ -2,7 +2,8 @@
 
    The same algorithm as matchgym.baselines.simulate with the greedy policy and without synchronisation: SFC64 streams,
    inversion for the exponential clock, one alias table for all arrivals, a Gillespie loop, sorted preference lists. It
-   writes neither observations nor masks: the policy reads the queues. */
+   writes neither observations nor masks: the policy reads the queues, and a row stays in registers from one decision
+   to the next. */
 
 #include <math.h>
 #include <stdint.h>
@@ -13,7 +14,7 @@ typedef struct {
     const double *departure_rates; /* (I,) */
     const double *rewards;         /* (I, J) */
     const double *threshold;       /* (I + J,) alias table: suppliers, then customers */
-    const int64_t *alias;          /* (I + J,) */
+    const int64_t *outcomes;       /* (I + J, 2) each cell's own type and its alias */
     const int64_t *order;          /* (J, I) preference lists, best first */
     const int64_t *length;         /* (J,) */
 } Market;
@@ -60,15 +61,14 @@ void simulate(const Market *m, int64_t rows, int64_t decisions, uint64_t *stream
             }
             for (;;) {
                 double total = arrival_rate + departure_rate;
-                elapsed -= log(1.0 - uniform(&s)) / total;
-                double level = uniform(&s) * total;
+                double fraction = uniform(&s), level = uniform(&s) * total;
+                double cell = level * to_cells;
+                int64_t i = (int64_t)cell;
+                if (i >= n_types)
+                    i = n_types - 1;
+                i = m->outcomes[2 * i + (cell - i >= m->threshold[i])];
+                elapsed -= log(1.0 - fraction) / total;
                 if (level < arrival_rate) {
-                    double cell = level * to_cells;
-                    int64_t i = (int64_t)cell;
-                    if (i >= n_types)
-                        i = n_types - 1;
-                    if (cell - i >= m->threshold[i])
-                        i = m->alias[i];
                     if (i >= n) {
                         customer = i - n;
                         break;

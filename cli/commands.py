@@ -9,6 +9,7 @@ from rich.table import Table
 import matchgym
 from matchgym.baselines import evaluate as run_evaluation
 from matchgym.baselines.scoring import Score, score_exactly, score_simulated
+from matchgym.cli.leaderboard import leaderboard
 from matchgym.cli.output import (
     Stopwatch,
     console,
@@ -27,6 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(leaderboard, name="leaderboard")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
 InstanceOption = Annotated[str | None, typer.Option("--instance", help="A catalogue name or the path of a JSON file.")]

@@ -25,22 +25,30 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Evaluate all baselines and the given agents on every task; write board.json, timings.json and index.html."""
-    from matchgym.leaderboards import TASKS, build_board, find_task
-    from matchgym.leaderboards.entrants import find_agents
+    from matchgym.leaderboards import build_board
+    from matchgym.leaderboards.store import read_board
 
     watch = Stopwatch()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is not a folder; give another one.")
-    names = [find_task(name).name for name in task] or None
-    tasks = [each.quick() if quick else each for each in TASKS]
     try:
-        board = build_board(out, tasks, find_agents(agents), quick, progress_bar, names)
+        page = build_board(out, task or None, agents, quick, progress_bar)
     except KeyboardInterrupt:
         print(f"Interrupted; the finished tasks are kept in {out}.", file=sys.stderr)
         raise typer.Exit(1) from None
+    board = read_board(out)
     alarms = [f"{each['name']}/{row['name']}" for each in board["tasks"] for row in each["rows"] if row["is_above_bound"]]
     if as_json:
-        print_json({"folder": str(out), "quick": quick, **_summary(board), "above_bound": alarms, "seconds": watch.seconds})
+        print_json(
+            {
+                "folder": str(out),
+                "page": str(page),
+                "quick": quick,
+                **_summary(board),
+                "above_bound": alarms,
+                "seconds": watch.seconds,
+            }
+        )
     else:
         _show(board)
         console.print(f"written to {out}; check it with: matchgym leaderboard verify --out {out}   ({watch.seconds:.1f} s)")

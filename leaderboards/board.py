@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from matchgym.baselines.policy import Policy
 from matchgym.baselines.statistics import Interval, paired_interval, t_interval
 from matchgym.bounds.bound import Bound
 from matchgym.envs.instance import InputError
-from matchgym.leaderboards.entrants import AgentFolder, Entrant, entrants
+from matchgym.leaderboards.entrants import AgentFolder, Entrant, entrants, find_agents
 from matchgym.leaderboards.pages import render
 from matchgym.leaderboards.ranking import LEVEL, beats, holm, paired_p_value, rank_intervals, tiers
 from matchgym.leaderboards.store import (
@@ -34,7 +35,7 @@ from matchgym.leaderboards.store import (
     sha256,
     write_whole,
 )
-from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
+from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task, find_task
 
 ABOVE_BOUND = 4.0  # standard errors above the bound from which a row is quarantined
 DIGITS = 12  # significant digits of derived numbers; measurements and bounds are kept in full
@@ -70,7 +71,7 @@ def evaluate_task(task: Task, agents: Sequence[AgentFolder] = (), bar: Bar = no_
                 continue
             evaluate(policy, task.id, instance, 2, 0, 10, task.seed)  # compiles, so that the clock does not see it
             start = time.perf_counter()
-            found = evaluate_policy(task, policy, instance, lambda share, k=k: progress((k + share) / len(players)))
+            found = evaluate_policy(task, policy, instance, partial(_share, progress, k, len(players)))
             seconds = time.perf_counter() - start
             timings[player.name] = round(1e6 * seconds / (task.replications * (task.warmup + task.decisions)), 4)
             rows.append(measurement(player, found))
@@ -81,6 +82,10 @@ def evaluate_task(task: Task, agents: Sequence[AgentFolder] = (), bar: Bar = no_
     }
     best = bound_record(optimum) if isinstance(optimum, Bound) else {"refused": optimum}
     return assemble(task, bound_record(bound), best, rows, refused), timings, certificates
+
+
+def _share(progress: Callable[[float], None], done: int, players: int, share: float) -> None:
+    progress((done + share) / players)
 
 
 def find_bounds(task: Task, instance: Any) -> tuple[Bound, Bound | str]:
@@ -136,8 +141,7 @@ def interval(found: Interval) -> Record:
 def assemble(task: Task, bound: Record, optimum: Record, rows: Sequence[Record], refused: Sequence[Record]) -> Record:
     """The published record of a task, a pure function of what was measured.
 
-    score of replication b = (J_b - J0_b) / (UB - mean of J0): 0 is the anchor, 1 the certified bound, and the interval of the
-    mean is a paired one. A row whose mean exceeds the bound by more than ABOVE_BOUND standard errors is not compared.
+    A score of 0 is the anchor and 1 the certified bound, see `score_interval`. A row whose mean exceeds the bound by more than ABOVE_BOUND standard errors is not compared.
     """
     values = {row["name"]: np.array(row["values"], float) for row in rows}
     anchor, certified = values[task.anchor], bound["upper"]
@@ -156,6 +160,17 @@ def assemble(task: Task, bound: Record, optimum: Record, rows: Sequence[Record],
     }
 
 
+def score_interval(values: NDArray[np.float64], anchor: NDArray[np.float64], certified: float) -> Interval:
+    """The mean of the scores of the replications, s_b = (J_b - J0_b) / (UB - mean of J0), with its 95 % interval.
+
+    The anchor's mean is an estimate too. Since s = mean(D) / mean(G) with D_b = J_b - J0_b and G_b = UB - J0_b, the interval is
+    that of a ratio of means (delta method): Student's, over s + (D_b - s G_b) / mean(G).
+    """
+    difference, gap = values - anchor, certified - anchor
+    score = difference.mean() / gap.mean()
+    return t_interval(score + (difference - score * gap) / gap.mean())
+
+
 def _row(row: Record, values: NDArray[np.float64], anchor: NDArray[np.float64], gap: float, certified: float) -> Record:
     objective = t_interval(values)
     error = float(values.std(ddof=1)) / np.sqrt(len(values))
@@ -166,7 +181,7 @@ def _row(row: Record, values: NDArray[np.float64], anchor: NDArray[np.float64], 
         "about": row["about"],
         "tier": None,
         "ranks": None,
-        "score": interval(t_interval((values - anchor) / gap)) if gap > 0 else None,
+        "score": interval(score_interval(values, anchor, certified)) if gap > 0 else None,
         "objective": interval(objective),
         "ratio": significant(objective.mean / certified) if objective.mean > 0 and certified > 0 else None,
         "verdict": None,  # against the best classical baseline: "best", "better", "tie" or "worse"
@@ -204,58 +219,64 @@ def _optimum_scores(optimum: Record, anchor: float, gap: float) -> Record:
 
 def build_board(
     out: Path,
-    tasks: Sequence[Task] = TASKS,
-    agents: Sequence[AgentFolder] = (),
-    is_quick: bool = False,
+    tasks: Sequence[str] | None = None,
+    agents: Sequence[Path] = (),
+    quick: bool = False,
     bar: Bar = no_bar,
-    names: Sequence[str] | None = None,
-) -> Record:
-    """Evaluate tasks and write board.json, timings.json, index.html and the certificates into `out`, task by task.
+    suite: Sequence[Task] = TASKS,
+) -> Path:
+    """Evaluate tasks and write board.json, timings.json, index.html and the certificates into `out`; returns the page.
 
     After each task everything is on disk, so that an interrupted build keeps what it finished.
 
     Parameters
     ----------
-    tasks : all tasks of the board, which gives their order.
-    is_quick : the tasks are at a fraction of their length; such a board says so and never mixes with a full one.
-    names : tasks to evaluate, by default all; a board of the same versions in `out` keeps its other tasks.
+    tasks : names of the tasks to evaluate, by default all; a board of the same versions in `out` keeps its other tasks.
+    agents : folders of trained agents, or folders of such folders.
+    quick : simulate a fraction of the length; such a board says so and never mixes with a full one.
+    bar : a progress bar, as `matchgym.cli.output.progress_bar`.
+    suite : all tasks of the board, which gives their order.
     """
-    for agent in agents:
-        if not any(agent.plays(task) for task in tasks if names is None or task.name in names):
+    names = [task.name for task in suite] if tasks is None else [find_task(name, suite).name for name in tasks]
+    suite = [task.quick() if quick else task for task in suite]
+    chosen, players = [task for task in suite if task.name in names], find_agents(agents)
+    for agent in players:
+        if not any(agent.plays(task) for task in chosen):
             raise InputError(f"agent {agent.name} was trained on an instance that none of the chosen tasks uses.")
-    board = _empty(is_quick)
-    timings: Record = {}
-    if (out / BOARD).exists():
-        old = read_board(out)
-        if old["quick"] != is_quick:
-            kinds = ("full", "quick") if is_quick else ("quick", "full")
-            raise InputError(f"{out} holds a {kinds[0]} board, which a {kinds[1]} one must not replace; give another --out.")
-        if {**old, "tasks": []} == board:
-            known = {task.name: task.to_dict() for task in tasks}
-            board["tasks"] = [old_task for old_task in old["tasks"] if is_same_task(old_task, known)]
-            timings = read_json(out / TIMINGS) if (out / TIMINGS).exists() else {}
-        elif names is not None:
-            raise InputError(f"{out} holds a board of other versions; build all tasks, or give another --out.")
-    for task in tasks:
-        if names is None or task.name in names:
-            record, times, certificates = evaluate_task(task, agents, bar)
-            kept = {old_task["name"]: old_task for old_task in board["tasks"]} | {task.name: record}
-            board["tasks"] = [kept[each.name] for each in tasks if each.name in kept]
-            timings[task.name] = times
-            timings = {each.name: timings[each.name] for each in tasks if each.name in timings}
-            write_board(out, board, timings, {task.name: certificates})
-    return board
+    board, timings = _start(out, suite, quick, tasks is None)
+    for task in chosen:
+        record, times, certificates = evaluate_task(task, players, bar)
+        kept = {old_task["name"]: old_task for old_task in board["tasks"]} | {task.name: record}
+        board["tasks"] = [kept[each.name] for each in suite if each.name in kept]
+        timings[task.name] = times
+        timings = {each.name: timings[each.name] for each in suite if each.name in timings}
+        write_board(out, board, timings, {task.name: certificates})
+    return out / PAGE
 
 
-def _empty(is_quick: bool) -> Record:
-    return {
+def _start(out: Path, suite: Sequence[Task], quick: bool, is_whole: bool) -> tuple[Record, Record]:
+    """The board and the timings to add tasks to: those in `out` if they are of the same versions, else empty ones."""
+    board: Record = {
         "schema_version": 1,
         "suite_version": SUITE_VERSION,
         "scorer_version": SCORER_VERSION,
         "package_version": matchgym.__version__,
-        "quick": is_quick,
+        "quick": quick,
         "tasks": [],
     }
+    if not (out / BOARD).exists():
+        return board, {}
+    old = read_board(out)
+    if old["quick"] != quick:
+        kinds = ("full", "quick") if quick else ("quick", "full")
+        raise InputError(f"{out} holds a {kinds[0]} board, which a {kinds[1]} one must not replace; give another --out.")
+    if {**old, "tasks": []} != board:
+        if is_whole:
+            return board, {}
+        raise InputError(f"{out} holds a board of other versions; build all tasks, or give another --out.")
+    known = {task.name: task.to_dict() for task in suite}
+    board["tasks"] = [record for record in old["tasks"] if is_same_task(record, known)]
+    return board, read_json(out / TIMINGS) if (out / TIMINGS).exists() else {}
 
 
 def is_same_task(record: Record, known: dict[str, Record]) -> bool:

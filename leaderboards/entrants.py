@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,15 @@ class Entrant:
     about: dict[str, Any] | None = None  # of an agent: how it was trained, and the digest of its model
 
 
-class Network(Policy):
-    """A trained agent as a policy that evaluation accepts; it is deterministic and has no memory."""
-
-    def __init__(self, agent: Any) -> None:
-        self.agent = agent
-
-    def fit(self, instance: Any) -> "Network":
-        self.instance = instance
-        return self
-
-    def predict(self, *arguments: Any, **named: Any) -> Any:
-        return self.agent.predict(*arguments, **named)
+def _fit(kind: type[Policy], instance: Any) -> Policy:
+    return kind().fit(instance)
 
 
 def baselines(task: Task) -> list[Entrant]:
     """All policies of the task's model, in the order of its list."""
     policies = task.entry.layer("baselines").POLICIES
     return [
-        Entrant(name, "optimum" if name == "optimal" else "baseline", lambda instance, kind=kind: kind().fit(instance))
-        for name, kind in policies.items()
+        Entrant(name, "optimum" if name == "optimal" else "baseline", partial(_fit, kind)) for name, kind in policies.items()
     ]
 
 
@@ -66,7 +56,7 @@ class AgentFolder:
         def prepare(instance: Any) -> Policy:
             from matchgym.agents import AgentPolicy  # torch is imported only if there is an agent
 
-            return Network(AgentPolicy.load(self.folder)).fit(instance)
+            return AgentPolicy.load(self.folder).fit(instance)
 
         return Entrant(self.name, "agent", prepare, self.about)
 

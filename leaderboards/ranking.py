@@ -38,7 +38,7 @@ def beats(values: Sequence[ArrayLike]) -> NDArray[np.bool_]:
     """
     pairs = list(combinations(range(len(values)), 2))
     adjusted = holm([paired_p_value(values[i], values[j]) for i, j in pairs])
-    means = [float(np.mean(row)) for row in values]
+    means = [float(np.asarray(row, float).mean()) for row in values]
     found = np.zeros((len(values), len(values)), np.bool_)
     for (i, j), p in zip(pairs, adjusted):
         if p <= LEVEL:

@@ -101,9 +101,10 @@ TASKS = (
         decisions=200_000,
         seed=7_020_000,
         note=(
-            "A trap for policies that follow a wasteful solution of the linear programme; reward-greedy, which never matches "
-            "for nothing, is optimal here, so 0 is the best possible score and what exceeds it is noise."
+            "A trap for policies that follow a wasteful solution of the linear programme. Reward-greedy, which never matches "
+            "for nothing, is optimal here, so that scores count from random instead."
         ),
+        anchor="random",
     ),
     Task(
         name="b5eps-10",
