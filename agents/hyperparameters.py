@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from matchgym.envs.instance import InputError, shorten
+from matchgym.envs.instance import InputError, shorten, unknown
 from matchgym.envs.registry import find
 
 Values = Mapping[str, Any]
@@ -91,7 +91,7 @@ _MAY_BE_ZERO = ("ent_coef", "learning_starts")
 def check_algorithm(algo: str) -> str:
     """`algo` itself; InputError if there is no such algorithm."""
     if not isinstance(algo, str) or algo not in ALGORITHMS:
-        raise InputError(f"unknown algorithm {shorten(algo)}; the algorithms are {', '.join(ALGORITHMS)}.")
+        raise unknown("algorithm", algo, ALGORITHMS)
     return algo
 
 
@@ -109,7 +109,7 @@ def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None
     table = dict(ALGORITHMS[check_algorithm(algo)]) | dict(OVERRIDES.get((find(env_id).id, algo), {}))
     for name, value in (params or {}).items():
         if name not in table:
-            raise InputError(f"unknown parameter {shorten(name)}; the parameters of {algo} are {', '.join(table)}.")
+            raise unknown(f"parameter of {algo}", name, table, "matchgym/agents/hyperparameters.py lists them")
         table[name] = _checked(name, value, table[name])
     if algo in ("ppo", "maskable_ppo") and table["batch_size"] > table["n_envs"] * table["n_steps"]:
         raise InputError(

@@ -151,7 +151,7 @@ def simulate(
 ) -> NDArray[np.float64]:
     """Rewards summed over each batch of decisions (R, BATCHES), environment and policy in one compiled loop."""
     env = _vector_env(entry, instance, replications)
-    obs, infos = env.reset(seed=seed)
+    obs, _ = env.reset(seed=seed)
     masks = env.action_masks()
     loop = _compiled_simulation(entry, type(policy))
     params, memory = pack(policy.params_), policy.start(replications, seed)
@@ -182,14 +182,14 @@ def roll_out(
 ) -> NDArray[np.float64]:
     """As `simulate`, for any policy, through the vector environment and `predict`."""
     env = _vector_env(entry, instance, replications)
-    obs, infos = env.reset(seed=seed)
+    obs, _ = env.reset(seed=seed)
     state = policy.start(replications, seed)
     starts = np.ones(replications, np.bool_)
     sums = np.zeros((replications, BATCHES))
     ends = np.linspace(0, decisions, BATCHES + 1).astype(int)[1:]
     for k in range(-warmup, decisions):
         actions, state = policy.predict(obs, state, starts, deterministic, env.action_masks())
-        obs, rewards, _, _, infos = env.step(actions)
+        obs, rewards, _, _, _ = env.step(actions)
         starts[:] = False
         if k >= 0:
             sums[:, np.searchsorted(ends, k, side="right")] += rewards

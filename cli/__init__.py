@@ -8,6 +8,7 @@ import typer
 from matchgym.envs.instance import InputError
 
 UsageError = typer.BadParameter.__base__  # whichever click typer is built on
+INTERRUPTED = 130  # what typer returns after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,12 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UsageError as error:  # type: ignore[misc]
         sys.exit(_refuse(error.format_message()))  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
-        print("Interrupted; what was finished is kept.", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_interrupted())
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; there is nobody to tell
         sys.exit(1)
+    if code == INTERRUPTED:
+        sys.exit(_interrupted())
     sys.exit(code)
+
+
+def _interrupted() -> int:
+    print("Interrupted; what was finished is kept.", file=sys.stderr)
+    return 1
 
 
 def _refuse(sentence: str) -> int:

@@ -1,5 +1,6 @@
 """The commands envs, bound, evaluate and train."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,9 +146,11 @@ def evaluate(
         show_score(policy, entry.id, loaded.name, score)
         console.print(f"  {watch.seconds:.2f} s")
     if score.is_above_bound:
-        raise RuntimeError(
-            f"the mean of {policy} exceeds the certified bound by more than its interval: a bug in matchgym, please report it"
+        print(
+            f"BUG: the mean of {policy} exceeds the certified bound by more than its interval; please report it.",
+            file=sys.stderr,
         )
+        raise typer.Exit(1)
 
 
 def show_score(policy: str, env_id: str, instance: str, score: Score) -> None:

@@ -25,18 +25,19 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Evaluate all baselines and the given agents on every task; write board.json, timings.json and index.html."""
-    from matchgym.leaderboards import build_board
-    from matchgym.leaderboards.store import read_board
+    from matchgym.leaderboards import TASKS, build_board, find_task
+    from matchgym.leaderboards.entrants import find_agents
 
     watch = Stopwatch()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is not a folder; give another one.")
+    names = [find_task(name).name for name in task] or None
+    tasks = [each.quick() if quick else each for each in TASKS]
     try:
-        page = build_board(out, task or None, agents, quick, progress_bar)
+        board = build_board(out, tasks, find_agents(agents), quick, progress_bar, names)
     except KeyboardInterrupt:
         print(f"Interrupted; the finished tasks are kept in {out}.", file=sys.stderr)
         raise typer.Exit(1) from None
-    board = read_board(out)
     alarms = [f"{each['name']}/{row['name']}" for each in board["tasks"] for row in each["rows"] if row["is_above_bound"]]
     if as_json:
         print_json(

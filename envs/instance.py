@@ -48,16 +48,12 @@ def _check_numbers(field: str, value: Any, place: str = "") -> None:
         raise InputError(f"{field}{place} must be a number, not {shorten(value)}.")
 
 
-def as_array(
-    field: str, value: Any, axes: int, shape: tuple[int | None, ...], *, positive: bool
-) -> NDArray[np.float64]:
+def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *, positive: bool) -> NDArray[np.float64]:
     """A read-only float array with the wanted shape and entries that are finite and > 0 (or >= 0).
 
     `shape` holds None where any extent >= 1 is allowed. Raises InputError otherwise.
     """
-    wanted = (
-        "(" + ", ".join("any" if extent is None else str(extent) for extent in shape) + ("," if axes == 1 else "") + ")"
-    )
+    wanted = "(" + ", ".join("any" if extent is None else str(extent) for extent in shape) + ("," if axes == 1 else "") + ")"
     if not isinstance(value, list | tuple | np.ndarray):
         raise InputError(f"{field} must be a list of shape {wanted}, not {shorten(value)}.")
     _check_numbers(field, value)
@@ -68,15 +64,11 @@ def as_array(
     except OverflowError as error:
         raise InputError(f"{field} holds an integer too large to be a rate or a reward; change the unit.") from error
     if array.ndim != axes:
-        raise InputError(
-            f"{field} needs {axes} {'axis' if axes == 1 else 'axes'}, shape {wanted}, but has {array.ndim}."
-        )
+        raise InputError(f"{field} needs {axes} {'axis' if axes == 1 else 'axes'}, shape {wanted}, but has {array.ndim}.")
     if 0 in array.shape:
         raise InputError(f"{field} is empty; give at least one entry on each side.")
     if any(extent is not None and extent != found for extent, found in zip(shape, array.shape)):
-        raise InputError(
-            f"{field} has shape {array.shape} where the other fields ask for {wanted}; make the sizes agree."
-        )
+        raise InputError(f"{field} has shape {array.shape} where the other fields ask for {wanted}; make the sizes agree.")
     low_enough = array > 0 if positive else array >= 0
     wrong = ~(np.isfinite(array) & low_enough)
     if wrong.any():
@@ -93,14 +85,14 @@ def as_array(
     return array
 
 
-def unknown(what: str, name: object, names: Iterable[str], listing: str = "matchgym envs") -> InputError:
+def unknown(what: str, name: object, names: Iterable[str], where: str = "`matchgym envs` lists them") -> InputError:
     """The refusal of a name that is not among `names`: lists them if they are few, else the closest and where to look."""
     known = list(names)
     if len(", ".join(known)) <= 120:
         remedy = f"choose from {', '.join(known)}"
     else:
         close = difflib.get_close_matches(str(name), known, 1)
-        remedy = (f"did you mean {close[0]!r}? " if close else "") + f"`{listing}` lists them all"
+        remedy = (f"did you mean {close[0]!r}? " if close else "") + where
     return InputError(f"unknown {what} {shorten(name)}; {remedy}.")
 
 

@@ -19,7 +19,7 @@ from matchgym.baselines.policy import Policy
 from matchgym.baselines.statistics import Interval, paired_interval, t_interval
 from matchgym.bounds.bound import Bound
 from matchgym.envs.instance import InputError
-from matchgym.leaderboards.entrants import AgentFolder, Entrant, entrants, find_agents
+from matchgym.leaderboards.entrants import AgentFolder, Entrant, entrants
 from matchgym.leaderboards.pages import render
 from matchgym.leaderboards.ranking import LEVEL, beats, holm, paired_p_value, rank_intervals, tiers
 from matchgym.leaderboards.store import (
@@ -35,7 +35,7 @@ from matchgym.leaderboards.store import (
     sha256,
     write_whole,
 )
-from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task, find_task
+from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
 
 ABOVE_BOUND = 4.0  # standard errors above the bound from which a row is quarantined
 DIGITS = 12  # significant digits of derived numbers; measurements and bounds are kept in full
@@ -141,7 +141,8 @@ def interval(found: Interval) -> Record:
 def assemble(task: Task, bound: Record, optimum: Record, rows: Sequence[Record], refused: Sequence[Record]) -> Record:
     """The published record of a task, a pure function of what was measured.
 
-    A score of 0 is the anchor and 1 the certified bound, see `score_interval`. A row whose mean exceeds the bound by more than ABOVE_BOUND standard errors is not compared.
+    A score of 0 is the anchor and 1 the certified bound, see `score_interval`. A row whose mean exceeds the bound by more than
+    ABOVE_BOUND standard errors is not compared.
     """
     values = {row["name"]: np.array(row["values"], float) for row in rows}
     anchor, certified = values[task.anchor], bound["upper"]
@@ -219,62 +220,60 @@ def _optimum_scores(optimum: Record, anchor: float, gap: float) -> Record:
 
 def build_board(
     out: Path,
-    tasks: Sequence[str] | None = None,
-    agents: Sequence[Path] = (),
-    quick: bool = False,
+    tasks: Sequence[Task] = TASKS,
+    agents: Sequence[AgentFolder] = (),
+    is_quick: bool = False,
     bar: Bar = no_bar,
-    suite: Sequence[Task] = TASKS,
-) -> Path:
-    """Evaluate tasks and write board.json, timings.json, index.html and the certificates into `out`; returns the page.
+    names: Sequence[str] | None = None,
+) -> Record:
+    """Evaluate tasks and write board.json, timings.json, index.html and the certificates into `out`, task by task.
 
     After each task everything is on disk, so that an interrupted build keeps what it finished.
 
     Parameters
     ----------
-    tasks : names of the tasks to evaluate, by default all; a board of the same versions in `out` keeps its other tasks.
-    agents : folders of trained agents, or folders of such folders.
-    quick : simulate a fraction of the length; such a board says so and never mixes with a full one.
+    tasks : all tasks of the board, which gives their order.
+    agents : each is evaluated on the tasks of the instance that it was trained on.
+    is_quick : the tasks are at a fraction of their length; such a board says so and never mixes with a full one.
     bar : a progress bar, as `matchgym.cli.output.progress_bar`.
-    suite : all tasks of the board, which gives their order.
+    names : tasks to evaluate, by default all; a board of the same versions in `out` keeps its other tasks.
     """
-    names = [task.name for task in suite] if tasks is None else [find_task(name, suite).name for name in tasks]
-    suite = [task.quick() if quick else task for task in suite]
-    chosen, players = [task for task in suite if task.name in names], find_agents(agents)
-    for agent in players:
+    chosen = [task for task in tasks if names is None or task.name in names]
+    for agent in agents:
         if not any(agent.plays(task) for task in chosen):
             raise InputError(f"agent {agent.name} was trained on an instance that none of the chosen tasks uses.")
-    board, timings = _start(out, suite, quick, tasks is None)
+    board, timings = _start(out, tasks, is_quick, names is None)
     for task in chosen:
-        record, times, certificates = evaluate_task(task, players, bar)
+        record, times, certificates = evaluate_task(task, agents, bar)
         kept = {old_task["name"]: old_task for old_task in board["tasks"]} | {task.name: record}
-        board["tasks"] = [kept[each.name] for each in suite if each.name in kept]
+        board["tasks"] = [kept[each.name] for each in tasks if each.name in kept]
         timings[task.name] = times
-        timings = {each.name: timings[each.name] for each in suite if each.name in timings}
+        timings = {each.name: timings[each.name] for each in tasks if each.name in timings}
         write_board(out, board, timings, {task.name: certificates})
-    return out / PAGE
+    return board
 
 
-def _start(out: Path, suite: Sequence[Task], quick: bool, is_whole: bool) -> tuple[Record, Record]:
+def _start(out: Path, tasks: Sequence[Task], is_quick: bool, is_whole: bool) -> tuple[Record, Record]:
     """The board and the timings to add tasks to: those in `out` if they are of the same versions, else empty ones."""
     board: Record = {
         "schema_version": 1,
         "suite_version": SUITE_VERSION,
         "scorer_version": SCORER_VERSION,
         "package_version": matchgym.__version__,
-        "quick": quick,
+        "quick": is_quick,
         "tasks": [],
     }
     if not (out / BOARD).exists():
         return board, {}
     old = read_board(out)
-    if old["quick"] != quick:
-        kinds = ("full", "quick") if quick else ("quick", "full")
+    if old["quick"] != is_quick:
+        kinds = ("full", "quick") if is_quick else ("quick", "full")
         raise InputError(f"{out} holds a {kinds[0]} board, which a {kinds[1]} one must not replace; give another --out.")
     if {**old, "tasks": []} != board:
         if is_whole:
             return board, {}
         raise InputError(f"{out} holds a board of other versions; build all tasks, or give another --out.")
-    known = {task.name: task.to_dict() for task in suite}
+    known = {task.name: task.to_dict() for task in tasks}
     board["tasks"] = [record for record in old["tasks"] if is_same_task(record, known)]
     return board, read_json(out / TIMINGS) if (out / TIMINGS).exists() else {}
 

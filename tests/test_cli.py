@@ -173,8 +173,10 @@ def test_a_mean_above_the_bound_is_reported_loudly(capsys, monkeypatch):
     from matchgym.baselines import scoring
 
     monkeypatch.setattr(scoring.Score, "is_above_bound", property(lambda self: True))
-    with pytest.raises(RuntimeError, match="bug"):
-        main(["evaluate", ID, "--policy", "greedy", "--replications", "2", "--decisions", "100"])
+    code, out, err = run(capsys, "evaluate", ID, "--policy", "greedy", "--replications", 2, "--decisions", 100, "--json")
+    assert code == 1
+    assert json.loads(out)["is_above_bound"]
+    assert err.startswith("BUG")
 
 
 def test_interruption_ends_quietly():

@@ -47,7 +47,7 @@ TINY = (tiny("toy", 5), tiny("demo", 50))
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("board")
-    build_board(out, suite=TINY)
+    build_board(out, TINY)
     return out
 
 
@@ -177,7 +177,7 @@ def page_of(task: dict, **named: object) -> str:
 
 
 def test_a_build_is_reproducible_bit_for_bit(built, tmp_path) -> None:
-    build_board(tmp_path, suite=TINY)
+    build_board(tmp_path, TINY)
     for path in (Path(BOARD), *(certificate_path(Path(), task.name) for task in TINY)):
         assert (tmp_path / path).read_bytes() == (built / path).read_bytes()
     text = (built / BOARD).read_text()
@@ -222,22 +222,22 @@ def test_an_interrupted_build_keeps_finished_tasks_and_can_go_on(built, tmp_path
         yield lambda share: None
 
     with pytest.raises(KeyboardInterrupt):
-        build_board(tmp_path, bar=impatient, suite=TINY)
+        build_board(tmp_path, TINY, bar=impatient)
     assert [task["name"] for task in read_board(tmp_path)["tasks"]] == [TINY[0].name]
     assert verify_board(tmp_path, TINY).is_sound
-    build_board(tmp_path, [TINY[1].name], suite=TINY)
+    build_board(tmp_path, TINY, names=[TINY[1].name])
     assert (tmp_path / BOARD).read_bytes() == (built / BOARD).read_bytes()
 
 
 def test_boards_of_different_kinds_do_not_mix(copied) -> None:
     before = (copied / BOARD).read_bytes()
     with pytest.raises(InputError, match="holds a full board"):
-        build_board(copied, quick=True, suite=TINY)
+        build_board(copied, [task.quick() for task in TINY], is_quick=True)
     board = read_board(copied) | {"scorer_version": "0"}
     (copied / BOARD).write_text(json.dumps(board))
     with pytest.raises(InputError, match="other versions"):
-        build_board(copied, [TINY[0].name], suite=TINY)
-    build_board(copied, suite=TINY)
+        build_board(copied, TINY, names=[TINY[0].name])
+    build_board(copied, TINY)
     assert (copied / BOARD).read_bytes() == before
 
 
@@ -356,8 +356,7 @@ def write_agent(folder: Path, task: Task) -> None:
 def test_agents_are_rows_with_the_digest_of_their_model(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(matchgym.agents, "AgentPolicy", FakeAgent, raising=False)
     write_agent(tmp_path / "zoo" / "mine", TINY[0])
-    build_board(tmp_path / "out", agents=[tmp_path / "zoo"], suite=TINY[:1])
-    board = read_board(tmp_path / "out")
+    board = build_board(tmp_path / "out", TINY[:1], find_agents([tmp_path / "zoo"]))
     (row,) = [row for row in board["tasks"][0]["rows"] if row["kind"] == "agent"]
     assert row["name"] == "mine"
     assert row["about"]["training_steps"] == 1000
@@ -376,7 +375,7 @@ def test_folders_that_are_no_agents_are_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="two agents"):
         find_agents([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(InputError, match="none of the chosen tasks"):
-        build_board(tmp_path / "out", [TINY[1].name], [tmp_path / "a"], suite=TINY)
+        build_board(tmp_path / "out", TINY, find_agents([tmp_path / "a"]), names=[TINY[1].name])
     write_agent(tmp_path / "c" / "greedy", TINY[0])
     with pytest.raises(InputError, match="like a baseline"):
         entrants(TINY[0], find_agents([tmp_path / "c"]))
@@ -390,7 +389,7 @@ def test_folders_that_are_no_agents_are_refused(tmp_path) -> None:
 
 def test_the_commands(copied, monkeypatch) -> None:
     run = CliRunner().invoke
-    monkeypatch.setattr(build_board, "__defaults__", (*build_board.__defaults__[:-1], TINY))
+    monkeypatch.setattr("matchgym.leaderboards.TASKS", TINY)
     monkeypatch.setattr(verify_board, "__defaults__", (TINY, *verify_board.__defaults__[1:]))
     result = run(leaderboard, ["verify", "--out", str(copied), "--rows", "0", "--json"])
     assert result.exit_code == 0
