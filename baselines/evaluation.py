@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.baselines.policy import CompiledPolicy, Policy
+from matchgym.baselines.policy import CompiledPolicy, Policy, skip_mask
 from matchgym.baselines.statistics import Interval, batch_means_interval, paired_interval, t_interval
 from matchgym.envs.compile import pack, specialise
 from matchgym.envs.instance import InputError, Instance, is_count, shorten
@@ -73,15 +73,14 @@ def evaluate(
     deterministic : whether a network takes its most likely action; policies given by kernels draw as their algorithm says.
     progress : called now and then with the share done.
     """
-    for name, value, low in (
-        ("replications", replications, 2),
-        ("warmup", warmup, 0),
-        ("decisions", decisions, BATCHES),
-    ):
-        if not is_count(value, low):
-            raise InputError(f"{name} must be an integer >= {low}, not {shorten(value)}.")
-    if not is_count(seed):
-        raise InputError(f"seed must be an integer >= 0, not {shorten(seed)}.")
+    limits = {
+        "replications": (replications, 2, 10**6),
+        "warmup": (warmup, 0, 10**12),
+        "decisions": (decisions, BATCHES, 10**12),
+    }
+    for name, (value, low, high) in (limits | {"seed": (seed, 0, 2**63)}).items():
+        if not is_count(value, low) or value > high:
+            raise InputError(f"{name} must be an integer from {low} to {high}, not {shorten(value)}.")
     entry = find(id)
     loaded = entry.model.load(policy.instance if instance is None else instance)
     policy = policy.acting
@@ -123,7 +122,10 @@ def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any
     key = (entry.id, policy_type)
     if key not in _COMPILED:
         name = f"simulate_{entry.prefix}_{policy_type.__name__}"
-        _COMPILED[key] = specialise(simulate_rows, name, policy_type.file, **entry.model.kernels, **policy_type.kernels)
+        kernels = {**entry.model.kernels, **policy_type.kernels}
+        if not policy_type.reads_mask:
+            kernels["mask_kernel"] = skip_mask
+        _COMPILED[key] = specialise(simulate_rows, name, policy_type.file, **kernels)
     return _COMPILED[key]
 
 

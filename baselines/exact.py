@@ -1,7 +1,7 @@
 """Exact long-run values of policies on small instances of stationary matching, and the choice of the best of several."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 

@@ -90,6 +90,11 @@ class Nothing(NamedTuple):
 
 
 @kernel
+def skip_mask(params, state, b, out):
+    """In place of a model's mask_kernel, for policies that do not look at the mask."""
+
+
+@kernel
 def forget_nothing(memory, b):
     """A policy without memory has nothing to forget when an episode starts."""
 
@@ -119,6 +124,7 @@ class CompiledPolicy(Policy):
     file: ClassVar[str]
     params_: NamedTuple
     is_deterministic: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = False  # whether the kernel looks at its mask; if not, `simulate` does not compute it
 
     def memory(self, batch: int) -> NamedTuple:
         """Zeroed memory for `batch` rows."""

@@ -180,7 +180,7 @@ class PivotalProposals(_Correlated):
 
 @compiled(__file__, correlated_kernel)
 class OfflineProposals(_Correlated):
-    """Algorithm 3: p_ij = (x_ij / gamma_j) / (1 - exp(-rho_i)) from TLP_off; at least (1 - 1/sqrt(e)) TLP_off (Appendix E.1)."""
+    """Algorithm 3: p_ij = (x_ij / gamma_j) / (1 - exp(-rho_i)) from TLP_off, earns (1 - 1/sqrt(e)) TLP_off (Appendix E.1)."""
 
     def _prepare(self) -> None:
         self.solution_ = linear_programme(self.instance, "tlp-offline").solution["x"] if self.x is None else self._given()
@@ -199,6 +199,8 @@ class IndependentProposals(ProposalPolicy):
 @compiled(__file__, random_kernel)
 class Random(MatchingPolicy):
     """A valid action, each equally likely."""
+
+    reads_mask: ClassVar[bool] = True
 
     def _prepare(self) -> None:
         self.params_ = Nothing(np.zeros((1, 1), np.uint64))

@@ -8,9 +8,9 @@ do not influence arrivals and departures, so the names follow the law they would
 Let Q be the queues after the last match and Q' those now. Suppliers of type i that were waiting survive a time t with
 probability p_i = exp(-mu_i t), and Poisson(a_i) new ones wait at its end, a_i = rho_i (1 - p_i). Given t, the number of
 survivors S_i among Q_i has weights C(Q_i, s) p_i^s (1 - p_i)^(Q_i - s) a_i^(Q'_i - s) / (Q'_i - s)!, whose sum f_i(t) is the
-likelihood of Q'_i; given all queues, t has density proportional to exp(-gamma t) prod_i f_i(t) exp(-a_i), gamma = sum_j gamma_j.
-The survivors are a uniformly random subset, the others are new, with fresh names. The integral over t is a sum over the nodes of
-a double-exponential rule (t = exp(x - exp(-x)) / gamma, Takahasi and Mori), accurate to rounding error.
+likelihood of Q'_i; given all queues, t has density proportional to exp(-gamma t) prod_i f_i(t) exp(-a_i), with gamma the sum
+of all customer rates. The survivors are a uniformly random subset, the others are new, with fresh names. The integral over t
+is a sum over the nodes of a double-exponential rule (t = exp(x - exp(-x)) / gamma, Takahasi and Mori), accurate to rounding.
 """
 
 import itertools
@@ -37,6 +37,7 @@ from matchgym.envs.stationary_matching import StationaryMatchingInstance
 
 STEP, REACH = 0.1, 4.2  # of the quadrature in x: about 85 nodes
 TABLE_BYTES = 16 * 2**20
+MAX_NAMES = 1e6
 OVERFLOW = 1e-15  # probability of a queue longer than its space for names
 MAX_SPLIT_TYPES = 12  # supplier types of the equivalent instance of DrawnNeighbours
 
@@ -261,6 +262,11 @@ def tracked_params(instance: StationaryMatchingInstance, lists: Preferences) -> 
     )
 
     n, nodes = survival.shape
+    if instance.offered.sum() > MAX_NAMES:
+        raise InputError(
+            f"this policy keeps a name for every waiting supplier, and instance {instance.name!r} has "
+            f"{instance.offered.sum():.3g} of them on average, above {MAX_NAMES:.0e}: choose another policy."
+        )
     space = [_longest_queue(offered) for offered in instance.offered]
     side = min(max(space) + 1, int(np.sqrt(TABLE_BYTES / (8 * n * nodes))))
     table = np.empty((n * side * side, nodes))
@@ -318,8 +324,8 @@ class BalancedGreedy(TrackedPolicy):
     """Algorithm 2: greedy on the edges of hard customer types, TOP suppliers before BOTTOM ones (Section 3.2).
 
     Customer type j is hard if for some r_j the edges with r_ij in [r_j, (1 + eps) r_j] carry at least (1 - eps) of its LP gain,
-    and those of them with p_ij >= 1 - eps_prime carry sum_i y_ij >= 1 - 2 eps_prime (Definition 3.4). Only these edges are kept.
-    The policy has no guarantee unless most of the LP gain comes from hard types (`is_hard_`); it may earn nothing.
+    and those of them with p_ij >= 1 - eps_prime carry sum_i y_ij >= 1 - 2 eps_prime (Definition 3.4). Only these edges are
+    kept. The policy has no guarantee unless most of the LP gain comes from hard types (`is_hard_`); it may earn nothing.
 
     Parameters
     ----------
@@ -399,8 +405,8 @@ class DrawnNeighbours(TrackedPolicy):
             certain = np.nonzero(p[i] >= 1)[0].tolist()
             if len(types) + 2 ** len(drawn) > MAX_SPLIT_TYPES + 1:
                 raise InputError(
-                    f"the exact value of drawn-neighbours needs more than {MAX_SPLIT_TYPES} supplier types on {instance.name!r}: "
-                    "use simulation."
+                    f"the exact value of drawn-neighbours needs more than {MAX_SPLIT_TYPES} supplier types on "
+                    f"{instance.name!r}: use simulation."
                 )
             for coins in itertools.product((0, 1), repeat=len(drawn)):
                 chance = math.prod(p[i, j] if coin else 1 - p[i, j] for j, coin in zip(drawn, coins))

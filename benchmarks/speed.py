@@ -99,7 +99,7 @@ def single_step(steps: int = 1000, repeats: int = 20) -> list[Row]:
         for _ in range(repeats):
             env.reset(seed=0)
             for action in actions:
-                *_, info = env.step(action)
+                _, _, _, _, info = env.step(action)
         assert info["invalid_actions"] == 0
 
     cart = gym.make("CartPole-v1")

@@ -1,12 +1,13 @@
 """The Markov chain of the queues of stationary matching on a box of states, and what it gives exactly on small instances.
 
-Queue i is cut off at a cap C_i: suppliers who find it full are lost. Since Q_i is stochastically at most Poisson(rho_i), whatever
-the policy, the probability of leaving the box is known, and so is the error of the truncation (derived here, not in the paper):
+Queue i is cut off at a cap C_i: suppliers who find it full are lost. Since Q_i is stochastically at most Poisson(rho_i) under
+every policy, the probability of leaving the box is known, and so is the error of the truncation (derived here, not in the
+paper):
 
 * optimum: g_box <= OPT_on <= g_box + sum_i lambda_i (max_j r_ij) Pr[Poisson(rho_i) >= C_i];
 * a fixed policy: |g - g_box| <= Pr[outside] (R + L span(h)), with h the bias on the box, extended by h(Q) = h(min(Q, C)),
-  R = sum_j gamma_j max_i r_ij and L the largest total rate of the box. Inside the box h solves Poisson's equation with gain g_box;
-  outside, a departure from a queue above its cap leaves min(Q, C) as it is, so that L bounds the drift there too.
+  R = sum_j gamma_j max_i r_ij and L the largest total rate of the box. Inside the box h solves Poisson's equation with gain
+  g_box; outside, a departure from a queue above its cap leaves min(Q, C) as it is, so that L bounds the drift there too.
 """
 
 import math
@@ -168,7 +169,7 @@ def policy_value(box: Box, match: NDArray[np.float64]) -> PolicyValue:
 
 
 def improve(box: Box, bias: NDArray[np.float64], current: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The best action (J, S) for each customer in each state given the bias; ties keep the current action, then the lowest index."""
+    """The best action (J, S) of each customer type in each state given the bias; ties keep `current`, then the lowest index."""
     instance = box.instance
     best = np.empty((instance.n_customers, box.size), np.int64)
     moves = np.where(box.queues > 0, bias[box.down] - bias, -np.inf)

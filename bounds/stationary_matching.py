@@ -43,7 +43,8 @@ from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
 
 CUT_TOLERANCE = 1e-10  # violation of (2), in units of y, below which no row is added
 MAX_ROUNDS = 200
-BRACKET = 1e-8  # width of the bracket of `optimum` due to truncation, relative to the value of the reward flow
+BRACKET = 1e-8  # width of the bracket of `optimum` due to truncation, relative to the largest possible reward rate,
+BRACKET_LIMIT = 2e-7  # but never more than this
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def tlp_online(instance: Any) -> Bound:
 
 
 def tlp_offline(instance: Any) -> Bound:
-    """TLP_off: an upper bound on every policy, also one that knows all arrival and departure times (Section 4, Appendix E.1)."""
+    """TLP_off: an upper bound on every policy, also one that knows all times in advance (Section 4, Appendix E.1)."""
     return linear_programme(instance, "tlp-offline")
 
 
@@ -108,12 +109,7 @@ def linear_programme(instance: Any, kind: str) -> Bound:
     (I,) = x_ia, and `lower`, its value.
     """
     instance, form = MODEL.load(instance), FORMS[kind]
-    lam, mu, gamma, offered = (
-        instance.supplier_rates,
-        instance.departure_rates,
-        instance.customer_rates,
-        instance.offered,
-    )
+    lam, gamma, offered = instance.supplier_rates, instance.customer_rates, instance.offered
     n, m = instance.rewards.shape
     rows, columns = np.nonzero(instance.rewards)
     ceiling = 1.0 if form.flow or form.subsets else None
@@ -282,7 +278,7 @@ def optimum(instance: Any) -> Bound:
     instance = MODEL.load(instance)
     worth = instance.supplier_rates * instance.rewards.max(1)
     scale = min(float(worth.sum()), float(instance.customer_rates @ instance.rewards.max(0)))
-    box = make_box(instance, BRACKET * (scale or 1.0), worth, "optimum")
+    box = make_box(instance, min(BRACKET * (scale or 1.0), BRACKET_LIMIT), worth, "optimum")
     found = policy_iteration(box)
     shape = tuple(cap + 1 for cap in box.caps)
     # Any h proves a bracket; on a grid of 2^-bits its numbers have about 64 bits.
@@ -308,8 +304,8 @@ def prove_optimum(instance: StationaryMatchingInstance, certificate: dict[str, A
     """The bracket that any function h on the box proves, in integers of a common unit.
 
     min_Q B(h)(Q) <= g_box <= max_Q B(h)(Q) with B the right-hand side of the Bellman equation; losing suppliers at a cap is an
-    admissible policy, so the minimum bounds OPT_on from below; adding sum_i lambda_i max_j r_ij Pr[Poisson(rho_i) >= C_i] to the
-    maximum bounds it from above.
+    admissible policy, so the minimum bounds OPT_on from below; adding sum_i lambda_i max_j r_ij Pr[Poisson(rho_i) >= C_i] to
+    the maximum bounds it from above.
     """
     caps, bits = certificate["caps"], certificate["bits"]
     if len(caps) != instance.n_suppliers or not all(is_count(cap, 1) for cap in caps) or not is_count(bits):

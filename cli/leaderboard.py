@@ -40,16 +40,8 @@ def build(
         raise typer.Exit(1) from None
     alarms = [f"{each['name']}/{row['name']}" for each in board["tasks"] for row in each["rows"] if row["is_above_bound"]]
     if as_json:
-        print_json(
-            {
-                "folder": str(out),
-                "page": str(page),
-                "quick": quick,
-                **_summary(board),
-                "above_bound": alarms,
-                "seconds": watch.seconds,
-            }
-        )
+        record = {"folder": str(out), "quick": quick, **_summary(board), "above_bound": alarms}
+        print_json(record | {"seconds": watch.seconds})
     else:
         _show(board)
         console.print(f"written to {out}; check it with: matchgym leaderboard verify --out {out}   ({watch.seconds:.1f} s)")

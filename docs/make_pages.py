@@ -30,7 +30,8 @@ def page(entry: Entry) -> str:
     lines += ["| name | suppliers x customers | what it is |", "|---|---|---|"]
     for name, maker in entry.model.catalogue.items():
         instance = entry.model.load(name)
-        lines.append(f"| `{name}` | {instance.n_suppliers} x {instance.n_customers} | {first_line(getattr(maker, 'func', maker))} |")
+        meaning = first_line(getattr(maker, "func", maker))
+        lines.append(f"| `{name}` | {instance.n_suppliers} x {instance.n_customers} | {meaning} |")
     lines += ["", "## Policies", "", "| name | what it does |", "|---|---|"]
     lines += [f"| `{name}` | {first_line(kind)} |" for name, kind in entry.layer("baselines").POLICIES.items()]
     bounds = entry.layer("bounds")

@@ -21,6 +21,8 @@ from matchgym.envs.compile import entry_point, opener, pack, reporter, specialis
 from matchgym.envs.instance import InputError, Instance, is_count, load_instance, shorten
 from matchgym.envs.rng import seed_words
 
+FLOAT32, INT8 = np.dtype(np.float32), np.dtype(np.int8)
+
 
 @dataclass(frozen=True)
 class Model:
@@ -201,8 +203,8 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
             index = operator.index(action)
         except TypeError:
             raise TypeError(f"action must be an integer in [0, {self._n_actions}), not {shorten(action)}.") from None
-        obs = np.empty(self._obs_dim, np.float32)
-        self._mask = mask = np.empty(self._n_actions, np.int8)
+        obs = np.empty(self._obs_dim, FLOAT32)
+        self._mask = mask = np.empty(self._n_actions, INT8)
         reward, terminated, numbers = self._step_one(self._params, self._state, index, obs, mask)
         return obs, reward, terminated, False, self._describe(numbers, mask)
 
@@ -294,7 +296,7 @@ class VectorEnv(Rows, GymVectorEnv):
         if not self._is_ready:
             raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset().")
         actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
             raise TypeError(f"actions must be integers of shape ({self.num_envs},), not {actions.dtype} of {actions.shape}.")
         n = self.num_envs
         obs = np.empty((n, self._obs_dim), np.float32)

@@ -177,9 +177,7 @@ class Canvas:
         self.text(x + 12, y + 17, cut(caption, width - 20), MUTED)
         self.text(x + 12, y + height - 19, cut(value, width - 20, "large"), INK, "large")
 
-    def bar(
-        self, x: float, y: float, width: float, height: float, fraction: float, colour: Colour, units: int = 1
-    ) -> None:
+    def bar(self, x: float, y: float, width: float, height: float, fraction: float, colour: Colour, units: int = 1) -> None:
         """A pill filled to `fraction`, cut into `units` parts of equal width."""
         self.rectangle(x, y, width, height, TRACK, height / 2)
         fraction = min(max(fraction, 0.0), 1.0)

@@ -40,7 +40,7 @@ from matchgym.envs.compile import (
     kernel,
     outlined_kernel,
 )
-from matchgym.envs.instance import Instance, as_array
+from matchgym.envs.instance import InputError, Instance, as_array
 from matchgym.envs.rng import (
     alias_table,
     binomial,
@@ -57,6 +57,8 @@ from matchgym.envs.rng import (
 from matchgym.envs.stationary_matching_view import draw
 
 JUMP_ABOVE = 4.0  # events per decision and supplier type from which a jump is faster (benchmarks/jumps.py)
+
+MOST_OFFERED = 1e9  # mean number of waiting suppliers up to which the samplers are exact to rounding
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +80,13 @@ class StationaryMatchingInstance(Instance):
         checked["customer_rates"] = as_array("customer_rates", self.customer_rates, 1, (None,), positive=True)
         m = len(checked["customer_rates"])
         checked["rewards"] = as_array("rewards", self.rewards, 2, (n, m), positive=False)
+        offered = checked["supplier_rates"] / checked["departure_rates"]
+        if offered.max() > MOST_OFFERED:
+            i = int(offered.argmax())
+            raise InputError(
+                f"supplier_rates[{i}] / departure_rates[{i}] is {offered[i]:.3g} waiting suppliers, above {MOST_OFFERED:.0e}; "
+                "raise departure_rates or lower supplier_rates."
+            )
         for field, array in checked.items():
             object.__setattr__(self, field, array)
 

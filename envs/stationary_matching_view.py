@@ -120,8 +120,7 @@ def text(shown: Scene) -> str:
     end = scale_for(int(shown.queue.max()))
     lines = [
         shown.name[:36],
-        f"time {number(shown.elapsed_time)}   decisions {count(shown.decisions)}   "
-        f"total reward {number(shown.total_reward)}",
+        f"time {number(shown.elapsed_time)}   decisions {count(shown.decisions)}   total reward {number(shown.total_reward)}",
         f"reward/time {number(shown.rate)}",
     ]
     if shown.share is not None and shown.bound is not None:

@@ -186,12 +186,15 @@ def _score(row: Record) -> str:
 
 
 def _about(row: Record) -> str:
-    if row["about"] is None:
-        return ""
+    about = row["about"]
+    return "" if about is None else f"<small>{text(about['algorithm'])}, {about['training_steps']:,} steps</small>"
+
+
+def _training(row: Record) -> str:
     about = row["about"]
     return (
-        f"<small>{text(about['algorithm'])}, {about['training_steps']:,} steps, seed {text(about['training_seed'])}, "
-        f"model {text(about['model_sha256'][:12])}</small>"
+        f"{text(row['name'])}: {text(about['algorithm'])}, {about['training_steps']:,} steps, training seed "
+        f"{text(about['training_seed'])}, model.zip sha256 <code>{text(about['model_sha256'])}</code>"
     )
 
 
@@ -225,5 +228,8 @@ def _facts(task: Record) -> str:
         f"decisions, replication b seeded with {text(task['seed'])} + b",
         "Replay a row": f"<pre>{text(command)}</pre>",
     }
+    agents = [_training(row) for row in task["rows"] if row["about"] is not None]
+    if agents:
+        facts["Trained agents"] = "<br>".join(agents)
     items = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts.items())
     return f"<details><summary>Instance, bound, seeds and how to replay</summary><dl>{items}</dl></details>"

@@ -2,7 +2,7 @@
 
 STYLE = """\
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --muted: #57606a; --line: #d0d7de; --shade: #f0f4f9;
-  --link: #0550ae; --baseline: #3f78c3; --optimum: #2c8a4b; --agent: #b3541e; --mark: #6e40c9;
+  --link: #0550ae; --baseline: #3f78c3; --optimum: #1f7a3d; --agent: #b3541e; --mark: #6e40c9;
   --alarm: #b3261e; --soft: #fdecea; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #14171c; --ink: #e6e9ee; --muted: #a3adb9; --line: #363d47; --shade: #1e242d;
@@ -29,7 +29,8 @@ tbody th { font-weight: 600; } tbody.even > tr > * { background: var(--shade); }
 tbody + tbody > tr:first-child > *, .overview tr + tr > * { border-top: 1px solid var(--line); }
 td.number { font-variant-numeric: tabular-nums; } td.names, td.reason { white-space: normal; min-width: 14rem; }
 .tier { text-align: center; border-right: 1px solid var(--line); }
-th[scope=row] { position: sticky; left: 0; z-index: 1; }
+th[scope=row] { position: sticky; left: 0; z-index: 1; max-width: 16rem; white-space: normal; overflow-wrap: anywhere; }
+tbody th small { white-space: nowrap; }
 td.chart, th.chart { padding-top: 0; padding-bottom: 0; } svg { display: block; }
 svg text { font-size: 11px; fill: var(--muted); font-weight: 400; }
 .baseline { fill: var(--baseline); } .optimum { fill: var(--optimum); } .agent { fill: var(--agent); }
@@ -50,10 +51,10 @@ dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 pre { margin: 0; padding: .5rem .75rem; white-space: pre-wrap; background: var(--shade); border-radius: .4rem; }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .9rem; }
 @media (max-width: 40rem) {
+  tbody th small { white-space: normal; }
   body { padding: 1rem .75rem 2rem; } th, td { padding: .4rem .5rem; }
   dl { grid-template-columns: minmax(0, 1fr); gap: 0; } dd { margin-bottom: .5rem; }
-  th[scope=row] { min-width: 7.8rem; max-width: 9rem; font-size: .88rem; white-space: normal;
-    overflow-wrap: anywhere; line-height: 1.3;
+  th[scope=row] { min-width: 7.8rem; max-width: 9rem; font-size: .88rem; line-height: 1.3;
     border-right: 1px solid var(--line); }
 }
 """

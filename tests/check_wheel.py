@@ -65,7 +65,8 @@ def main() -> None:
         print("the installed wheel imports, makes environments, bounds and evaluates; training asks for its extra")
 
         types = run(
-            sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", "--python-executable", python, "-p", "matchgym", cwd=work
+            sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", "--python-executable", python,
+            "-p", "matchgym", cwd=work,
         )  # fmt: skip
         print(f"types: {types.stdout.strip()}")
 

@@ -125,6 +125,8 @@ def test_scores():
         {"seed": -1},
         {"decisions": 2.5},
         {"replications": True},
+        {"decisions": 10**30},
+        {"replications": 10**9},
     ],
 )
 def test_bad_numbers_name_the_argument(arguments):

@@ -47,6 +47,7 @@ FAULTS = {
     "axes": (changed(supplier_rates=[[1.0, 2.0]]), "supplier_rates"),
     "too large": (changed(supplier_rates=[1e300, 1.0]), "supplier_rates[0]"),
     "too small": (changed(supplier_rates=[1e-300, 1.0]), "supplier_rates[0]"),
+    "too many waiting": (changed(supplier_rates=[1e6, 1.0], departure_rates=[1e-6, 1.0]), "supplier_rates[0]"),
     "huge integer": (changed(supplier_rates=[10**400, 1]), "supplier_rates"),
     "missing": (changed(rewards=None), "rewards"),
     "unknown": (changed(reward=[1.0]), "reward"),

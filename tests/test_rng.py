@@ -1,11 +1,13 @@
 """The random stream is numpy's SFC64 bit for bit, and every sampler has the law of scipy.stats."""
 
+import math
+
 import numba
 import numpy as np
 import pytest
 from scipy import stats
 
-from matchgym.envs.rng import alias_table, binomial, exponential, next_word, pick, poisson, seed_words, uniform
+from matchgym.envs.rng import alias_table, binomial, exponential, logarithm, next_word, pick, poisson, seed_words, uniform
 
 LEVEL = 1e-4  # of each goodness-of-fit test; the seeds are fixed, so a pass is a pass for ever
 DRAWS = 200_000
@@ -82,6 +84,23 @@ def test_exponential_law():
     out = np.empty(DRAWS)
     exponentials(stream(1), out)
     assert stats.kstest(out, "expon").pvalue > LEVEL
+
+
+@numba.njit
+def logarithms(x, out):
+    for k in range(len(x)):
+        out[k] = logarithm(x[k])
+
+
+def test_logarithm_is_within_one_unit_in_the_last_place():
+    rng = np.random.default_rng(0)
+    near, far = 1 - rng.uniform(0, 1e-6, 50_000), 10 ** rng.uniform(-300, 300, 50_000)
+    edges = [1.0, math.nextafter(1.0, 0), math.sqrt(0.5), math.nextafter(math.sqrt(0.5), 0)]
+    x = np.concatenate([1 - rng.uniform(0, 1, 200_000), near, far, 2.0 ** -np.arange(54), edges])
+    out = np.empty_like(x)
+    logarithms(x, out)
+    truth = np.array([math.log(value) for value in x])
+    assert (np.abs(out - truth) <= np.spacing(np.abs(truth))).all()
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e-6, 0.3, 1.0, 4.5, 9.99, 10.0, 17.3, 80.0, 1234.5, 1e6])
