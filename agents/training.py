@@ -135,7 +135,7 @@ def train(
     torch.set_num_threads(torch_threads)
     console = Console(stderr=True, quiet=not progress, highlight=False)
     native = make_native(entry.id, instance, table["n_envs"], options=options)
-    chosen = native.unwrapped.instance
+    chosen = native.unwrapped.instance  # type: ignore[attr-defined]
     if folder is None:
         folder = Path("runs") / re.sub(r"[^\w.+-]", "_", f"{entry.id}-{chosen.name}-{algo}-s{seed}")
     folder = Path(folder)

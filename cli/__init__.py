@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         sys.exit(_refuse(str(error)))
     except UsageError as error:  # type: ignore[misc]
-        sys.exit(_refuse(error.format_message()))  # type: ignore[attr-defined]
+        sys.exit(_refuse(error.format_message()))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_interrupted())
     except BrokenPipeError:

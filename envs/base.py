@@ -62,7 +62,7 @@ class Model:
         """The instance meant by a catalogue name, a path, a dict of JSON values or an instance."""
         return load_instance(self.instance_type, self.catalogue, source)
 
-    def observation_space(self, instance: Any) -> gym.spaces.Box:
+    def observation_space(self, instance: Any) -> Any:
         size = max(part.stop for part in self.layout(instance).values())
         return gym.spaces.Box(0.0, np.inf, (size,), np.float32)
 
@@ -247,7 +247,7 @@ class VectorEnv(Rows, GymVectorEnv):
         self.num_envs = int(num_envs)
         self.render_mode = None
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode(autoreset_mode)}
-        self._limit = 0 if max_episode_steps in (None, -1) else int(max_episode_steps)  # type: ignore[arg-type]
+        self._limit = 0 if max_episode_steps in (None, -1) else int(max_episode_steps)
         self.single_observation_space = self.model.observation_space(self.instance)
         self.single_action_space = gym.spaces.Discrete(self._n_actions)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -274,7 +274,7 @@ class VectorEnv(Rows, GymVectorEnv):
         if seed is None and not self._is_seeded:
             seed = int(self.np_random.integers(2**32))
         if is_count(seed):
-            seeds: Sequence[int | None] = [int(seed) + b for b in range(self.num_envs)]  # type: ignore[arg-type]
+            seeds: Sequence[int | None] = [int(seed) + b for b in range(self.num_envs)]
             super().reset(seed=seeds[0])
         else:
             seeds = [None] * self.num_envs if seed is None else list(seed)  # type: ignore[arg-type]

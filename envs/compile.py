@@ -83,7 +83,7 @@ def specialise(loop: Callable, name: str, file: str, **bound: Any) -> Any:
 
 def _fields(record_type: type) -> list[tuple[str, type, int]]:
     hints = get_type_hints(record_type, include_extras=True)
-    return [(name, *hints[name].__metadata__) for name in record_type._fields]
+    return [(name, *hints[name].__metadata__) for name in record_type._fields]  # type: ignore[attr-defined]
 
 
 def pack(record: NamedTuple) -> NDArray[np.float64]:
@@ -93,7 +93,7 @@ def pack(record: NamedTuple) -> NDArray[np.float64]:
     compiled code and by `views(type(record), buffer)` in Python.
     """
     fields = _fields(type(record))
-    values = [np.asarray(value, dtype, order="C") for value, (_, dtype, _) in zip(record, fields)]
+    values: list[NDArray[Any]] = [np.asarray(value, dtype, order="C") for value, (_, dtype, _) in zip(record, fields)]
     for value, (name, _, axes) in zip(values, fields):
         if value.ndim != axes:
             raise TypeError(f"{type(record).__name__}.{name} needs {axes} axes, got {value.ndim}")
@@ -115,17 +115,17 @@ def views(record_type: type, buffer: NDArray[np.float64]) -> Any:
     header = buffer[: 3 * len(fields)].view(np.int64).reshape(-1, 3)
     opened: list[Any] = []
     for (_, dtype, axes), (offset, rows, columns) in zip(fields, header):
-        block = buffer[offset : offset + rows * columns].view(dtype)
+        block: NDArray[Any] = buffer[offset : offset + rows * columns].view(dtype)
         opened.append(block[0].item() if axes == 0 else block.reshape((rows, columns)[:axes]))
     return record_type(*opened)
 
 
 @intrinsic
-def _as_table(context, block, shape):  # type: ignore[no-untyped-def]
+def _as_table(context, block, shape):
     """`np.reshape(block, shape)` without numba's checks, which would take a tenth of the time of a single step."""
     table_type = numba_types.Array(block.dtype, 2, "C")
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         block = context.make_array(signature.args[0])(context, builder, arguments[0])
         table = context.make_array(table_type)(context, builder)
         shape = cgutils.unpack_tuple(builder, arguments[1])

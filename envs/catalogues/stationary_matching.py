@@ -5,6 +5,7 @@ families (`random_market`, `ride_hailing`) are seeded and reproducible. `organ_a
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -125,7 +126,7 @@ def ride_hailing(side: int, seed: int) -> Fields:
     )
 
 
-CATALOGUE = {
+CATALOGUE: dict[str, Callable[[], Fields]] = {
     "demo": demo,
     "toy": toy,
     **{f"b1-{n}": partial(b1, n) for n in (2, 10, 100)},
