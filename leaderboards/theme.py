@@ -29,7 +29,8 @@ tbody th { font-weight: 600; } tbody.even > tr > * { background: var(--shade); }
 tbody + tbody > tr:first-child > *, .overview tr + tr > * { border-top: 1px solid var(--line); }
 td.number { font-variant-numeric: tabular-nums; } td.names, td.reason { white-space: normal; min-width: 14rem; }
 .tier { text-align: center; border-right: 1px solid var(--line); }
-th[scope=row] { position: sticky; left: 0; z-index: 1; min-width: 12.2rem; max-width: 16rem; white-space: normal; overflow-wrap: anywhere; }
+th[scope=row] { position: sticky; left: 0; z-index: 1; min-width: 13rem; max-width: 16rem; white-space: normal;
+  overflow-wrap: anywhere; }
 .overview th[scope=row] { min-width: 9rem; }
 tbody th small { white-space: nowrap; }
 td.chart, th.chart { padding-top: 0; padding-bottom: 0; } svg { display: block; }
