@@ -1,44 +1,43 @@
 """Training: Stable-Baselines3's algorithms on the native vector environments, with checkpoints and a learning curve.
 
-The tasks never end and are scored by their mean reward. What makes discounted learners do well on them is
-decided here: before training, a pilot run under random valid actions fixes the scaling of observations (saved
-inside the network, `Standardise`) and of rewards (centred, so that values are differences from the average
-and not sums of it).
+The tasks never end and are scored by their mean reward, so the curve shows the long-run objective, as `matchgym evaluate`
+estimates it, and the best policy along it is kept.
 """
 
 import csv
 import io
 import json
-import os
 import pickle
 import platform
-import random
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import matchgym
 from matchgym.agents.curve import CurvePoint, draw_curve, measure
-from matchgym.agents.extra import BaseAlgorithm, BaseCallback, OffPolicyAlgorithm, torch
+from matchgym.agents.extra import BaseCallback, torch
+from matchgym.agents.files import write_whole
 from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for
-from matchgym.agents.policy import CLASSES, AgentPolicy, Standardise
-from matchgym.agents.sb3 import SB3VecEnv, make_native
+from matchgym.agents.learner import build, restore, snapshot, spread_seed
+from matchgym.agents.policy import AgentPolicy
+from matchgym.agents.sb3 import make_native
 from matchgym.baselines.evaluation import BATCHES
 from matchgym.envs.instance import InputError, is_count, shorten
 from matchgym.envs.registry import find
 
 PACKAGES = ("gymnasium", "numpy", "numba", "torch", "stable-baselines3", "sb3-contrib")
+# What unpickling raises on a file that is not a checkpoint of this version.
+UNREADABLE = (
+    pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, TypeError, ValueError,
+)  # fmt: skip
 MUST_AGREE = (
     "id",
     "instance_sha256",
@@ -180,7 +179,7 @@ def train(
             recorder.finish()
             policy = AgentPolicy.load(folder, torch_threads).fit(chosen)
             fresh = measure(
-                policy, entry.id, chosen, _spread_seed(seed, 2), measurement.rows, measurement.warmup,
+                policy, entry.id, chosen, spread_seed(seed, 2), measurement.rows, measurement.warmup,
                 measurement.final_decisions, model.num_timesteps, recorder.seconds(),
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -201,131 +200,6 @@ def train(
         recorder.evaluations,
         fresh,
     )
-
-
-def _spread_seed(seed: int, purpose: int) -> int:
-    """A seed far from `seed` and from those of other purposes, for row 0 of a vector environment."""
-    return int(np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint32)[0]) + 2**32
-
-
-class Scaling(NamedTuple):
-    """Fixed numbers from the pilot run."""
-
-    observation_shift: list[float]  # obs_dim
-    observation_scale: list[float]  # obs_dim
-    reward_shift: float
-    reward_scale: float
-
-
-def pilot(native: VectorEnv, seed: int, warmup: int = 100, decisions: int = 200) -> Scaling:
-    """Means and standard deviations of observations and rewards under uniformly random valid actions.
-
-    Where episodes terminate, rewards are not centred: that would reward or punish the length of an episode.
-    """
-    rng = np.random.default_rng(seed)
-    native.action_space.seed(seed)
-    obs, _ = native.reset(seed=seed)
-    seen, rewards, may_terminate = [], [], False
-    for decision in range(warmup + decisions):
-        obs, reward, terminated, _, _ = native.step(_random_actions(native, rng))
-        may_terminate = may_terminate or bool(terminated.any())
-        if decision >= warmup:
-            seen.append(obs)
-            rewards.append(reward)
-    observations = np.concatenate(seen).astype(np.float64)
-    deviation = observations.std(axis=0)
-    spread = float(np.std(rewards))
-    return Scaling(
-        observations.mean(axis=0).tolist(),
-        np.where(deviation > 1e-6, deviation, 1.0).tolist(),
-        0.0 if may_terminate else float(np.mean(rewards)),
-        spread if spread > 1e-9 else 1.0,
-    )
-
-
-def _random_actions(native: VectorEnv, rng: np.random.Generator) -> NDArray[Any]:
-    if isinstance(native.single_action_space, gym.spaces.Discrete) and hasattr(native.unwrapped, "action_masks"):
-        mask = native.unwrapped.action_masks()
-        return (rng.random(mask.shape) * mask).argmax(axis=1)
-    return native.action_space.sample()
-
-
-class LinearDecay:
-    """Learning rate `start`, falling linearly to `start * end_share` over the training."""
-
-    def __init__(self, start: float, end_share: float) -> None:
-        self.start, self.end_share = start, end_share
-
-    def __call__(self, remaining: float) -> float:
-        return self.start * (self.end_share + (1 - self.end_share) * remaining)
-
-
-def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int) -> BaseAlgorithm:
-    """A new learner on a native vector environment, after a pilot run there."""
-    if algo == "maskable_ppo" and not hasattr(native.unwrapped, "action_masks"):
-        raise InputError("algo maskable_ppo needs an environment with action masks; choose ppo.")
-    if algo == "dqn" and not isinstance(native.single_action_space, gym.spaces.Discrete):
-        raise InputError("algo dqn needs an environment with a discrete action; choose ppo.")
-    scaling = pilot(native, _spread_seed(seed, 0))
-    shift, scale = (scaling.reward_shift, scaling.reward_scale) if table["scale_rewards"] else (0.0, 1.0)
-    own = ("n_envs", "net_arch", "activation", "scale_rewards", "learning_rate", "learning_rate_end")
-    return CLASSES[algo](
-        "MlpPolicy",
-        SB3VecEnv(native, shift, scale),
-        learning_rate=LinearDecay(table["learning_rate"], table["learning_rate_end"]),
-        policy_kwargs={
-            "features_extractor_class": Standardise,
-            "features_extractor_kwargs": {
-                "shift": scaling.observation_shift,
-                "scale": scaling.observation_scale,
-            },
-            "net_arch": list(table["net_arch"]),
-            "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[table["activation"]],
-        },
-        seed=seed,
-        device="cpu",
-        **{name: value for name, value in table.items() if name not in own},
-    )
-
-
-def snapshot(model: BaseAlgorithm, is_interrupted: bool) -> dict[str, Any]:
-    """All that a learner needs to go on: network, optimiser, environment, streams of random numbers, replay buffer.
-
-    An interrupted learner is between two states, so its environment is left behind and a resumed one starts a
-    new episode.
-    """
-    network = io.BytesIO()
-    model.save(network)
-    env = model.get_env()
-    assert isinstance(env, SB3VecEnv)
-    return {
-        "model": network.getvalue(),
-        "env": None if is_interrupted else env,
-        "rewards": (env.reward_shift, env.reward_scale),
-        # Stable-Baselines3 draws from the global streams.
-        "streams": (torch.get_rng_state(), np.random.get_state(), random.getstate()),  # noqa: NPY002
-        "exploration": model.action_space.np_random.bit_generator.state,
-        "replay": model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else None,
-    }
-
-
-def restore(saved: Mapping[str, Any], algo: str, native: VectorEnv, seed: int) -> BaseAlgorithm:
-    """The learner of a snapshot; `native` is used where the snapshot holds no environment."""
-    is_interrupted = saved["env"] is None
-    env = SB3VecEnv(native, *saved["rewards"]) if is_interrupted else saved["env"]
-    model = CLASSES[algo].load(io.BytesIO(saved["model"]), env=env, device="cpu", force_reset=is_interrupted)
-    if is_interrupted:
-        env.seed(_spread_seed(seed, 3 + model.num_timesteps))
-    else:
-        env._reset_seeds()  # loading has asked for a new start from the seed; the streams go on instead
-    if isinstance(model, OffPolicyAlgorithm):
-        model.replay_buffer = saved["replay"]
-    torch_state, numpy_state, python_state = saved["streams"]
-    torch.set_rng_state(torch_state)
-    np.random.set_state(numpy_state)  # noqa: NPY002
-    random.setstate(python_state)
-    model.action_space.np_random.bit_generator.state = saved["exploration"]
-    return model
 
 
 class Recorder(BaseCallback):
@@ -385,7 +259,7 @@ class Recorder(BaseCallback):
         setting = self.measurement
         point = measure(
             AgentPolicy(self.model, self.config["id"]), self.config["id"], self.instance,
-            _spread_seed(self.config["seed"], 1), setting.rows, setting.warmup, setting.decisions,
+            spread_seed(self.config["seed"], 1), setting.rows, setting.warmup, setting.decisions,
             self.model.num_timesteps, self.seconds(),
         )  # fmt: skip
         if not self.evaluations or point.mean >= max(earlier.mean for earlier in self.evaluations):
@@ -458,7 +332,7 @@ class Files:
         try:
             saved = pickle.loads(self.checkpoint.read_bytes())
             before = saved["config"]
-        except Exception:
+        except UNREADABLE:
             raise InputError(f"checkpoint.pkl in {shorten(str(self.folder))} cannot be read; train without resume.") from None
         self._check_agreement(before, config)
         return saved
@@ -505,16 +379,3 @@ class Files:
             "frames_per_second": frames_per_second,
         }
         write_whole(self.curve, json.dumps(record, indent=1).encode())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file in one stroke: a reader, or a crash, finds the old content or the new, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

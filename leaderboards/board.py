@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import matchgym
+from matchgym.agents.files import write_whole
 from matchgym.baselines.evaluation import Evaluation, evaluate
 from matchgym.baselines.policy import Policy
 from matchgym.baselines.statistics import Interval, paired_interval, t_interval
@@ -33,7 +34,6 @@ from matchgym.leaderboards.store import (
     read_board,
     read_json,
     sha256,
-    write_whole,
 )
 from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
 

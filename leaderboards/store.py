@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -35,14 +34,6 @@ def _one_line(match: re.Match[str]) -> str:
 
 def certificate_path(out: Path, task: str) -> Path:
     return out / CERTIFICATES / f"{task}.json"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
 
 
 def read_text(path: Path) -> str:

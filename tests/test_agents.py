@@ -15,6 +15,7 @@ from matchgym.agents import (
     AgentPolicy,
     CurvePoint,
     Measurement,
+    SB3VecEnv,
     draw_curve,
     hyperparameters_for,
     train,
@@ -84,7 +85,7 @@ def parameters(folder) -> list[np.ndarray]:
 @pytest.fixture
 def interrupt(monkeypatch):
     """Press Ctrl-C when training asks for its k-th action (`interrupt(k)`), or never again (`interrupt(0)`)."""
-    original = training_module.SB3VecEnv.step_wait
+    original = SB3VecEnv.step_wait
 
     def arrange(k: int) -> None:
         calls = iter(range(1, 10**9))
@@ -94,7 +95,7 @@ def interrupt(monkeypatch):
                 raise KeyboardInterrupt
             return original(self)
 
-        monkeypatch.setattr(training_module.SB3VecEnv, "step_wait", step_wait)
+        monkeypatch.setattr(SB3VecEnv, "step_wait", step_wait)
 
     return arrange
 
