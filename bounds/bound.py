@@ -17,6 +17,8 @@ class Proof:
     upper: Fraction | None = None
 
 
+VALUE_TOLERANCE = 1e-4  # between the solver's value and the certified one; far above rounding, far below an alteration
+
 Prover = Callable[[Any, dict[str, Any]], Proof]  # (instance, certificate) -> Proof
 
 
@@ -42,21 +44,31 @@ class Bound:
     @property
     def certified_value(self) -> float:
         certified = self.upper if self.sense == "upper" else self.lower
-        assert certified is not None
+        if certified is None:
+            raise CertificateError(f"a bound of sense {self.sense!r} has no certified value.")
         return certified
 
     def verify(self) -> float:
         """Derive the bound anew from the instance and the certificate, in rational arithmetic and without any solver.
 
         Whatever the multipliers, the derived value is a valid bound: bad ones only weaken it. Returns the certified value.
-        Raises CertificateError if the certificate is malformed or proves anything else than `lower` and `upper`.
+        Raises CertificateError if the certificate is malformed or proves anything else than
+        `lower` and `upper`, or if `value` is not what it proves.
         """
-        proof = self.prove(self.instance, self.certificate)
-        derived = _rounded(proof)
+        if self.certificate.get("kind") != self.kind or (self.upper if self.sense == "upper" else self.lower) is None:
+            raise CertificateError(f"the certificate does not belong to a bound of kind {self.kind} and sense {self.sense}.")
+        try:
+            derived = _rounded(self.prove(self.instance, self.certificate))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, CertificateError):
+                raise
+            raise CertificateError(f"the certificate of {self.kind} is malformed ({error!r}).") from None
         if derived != (self.lower, self.upper):
             raise CertificateError(
                 f"the certificate of {self.kind} proves (lower, upper) = {derived}, not {(self.lower, self.upper)} as stated."
             )
+        if not abs(self.value - self.certified_value) <= VALUE_TOLERANCE * max(1.0, abs(self.certified_value)):
+            raise CertificateError(f"the value {self.value!r} of {self.kind} is not the certified {self.certified_value!r}.")
         return self.certified_value
 
 
@@ -71,6 +83,7 @@ def certify(
     kind: str, sense: str, value: float, instance: Instance, prove: Prover, certificate: dict[str, Any], **found: Any
 ) -> Bound:
     """The bound that a certificate proves; `found` holds `solution` and `duals`."""
+    certificate = {"kind": kind, **certificate}
     lower, upper = _rounded(prove(instance, certificate))
     return Bound(
         kind=kind,

@@ -23,8 +23,9 @@ from scipy.special import pdtrc
 from matchgym.envs.instance import InputError
 from matchgym.envs.stationary_matching import StationaryMatchingInstance
 
-MAX_STATES = 150_000
+MAX_STATES = 60_000
 MAX_ROUNDS = 100
+SOLVED = 1e-6  # residual of a linear system above which its solution is refused, relative to the right-hand side
 DIRECT_STATES = 6_000  # above, a sparse factorisation in three or more dimensions fills in; iterate instead
 
 
@@ -116,7 +117,7 @@ def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.fl
         rough = LinearOperator(matrix.shape, spilu(matrix, drop_tol=1e-2, fill_factor=10, permc_spec="MMD_AT_PLUS_A").solve)
 
         def correct(residual: NDArray[np.float64]) -> NDArray[np.float64]:
-            return gmres(matrix, residual, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=50)[0]
+            return gmres(matrix, residual, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=5)[0]
 
     solution = correct(right)
     error = np.abs(right - matrix @ solution).max()
@@ -126,6 +127,8 @@ def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.fl
         if not improved < error:
             break
         solution, error = candidate, improved
+    if not error <= SOLVED * max(1.0, np.abs(right).max()):
+        raise InputError("the Markov chain is too ill-conditioned to be solved; use a linear programme or simulation.")
     return solution
 
 

@@ -22,12 +22,12 @@ def exact(number: object) -> Fraction:
 def round_up(value: Fraction) -> float:
     """The smallest float >= value."""
     nearest = float(value)
-    return nearest if Fraction(nearest) >= value else math.nextafter(nearest, math.inf)
+    return nearest if Fraction(nearest) >= value else math.nextafter(nearest, math.inf) + 0.0
 
 
 def round_down(value: Fraction) -> float:
     """The largest float <= value."""
-    return -round_up(-value)
+    return 0.0 - round_up(-value)
 
 
 def coarsen(value: Fraction) -> Fraction:

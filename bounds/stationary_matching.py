@@ -28,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pulp
@@ -38,11 +38,15 @@ from matchgym.bounds.bound import Bound, Proof, certify
 from matchgym.bounds.chain import bellman, box_of, make_box, policy_iteration
 from matchgym.bounds.programme import HeldProgramme
 from matchgym.bounds.rational import CertificateError, coarsen, exact, exp_minus, poisson_tail
-from matchgym.envs.instance import is_count, shorten, unknown
+from matchgym.envs.instance import InputError, is_count, shorten, unknown
 from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
 
 CUT_TOLERANCE = 1e-10  # violation of (2), in units of y, below which no row is added
-MAX_ROUNDS = 200
+GAP = 1e-10  # between the master problem and a feasible solution, relative: ends the cutting planes
+CUTS_PER_ROUND = 5  # for each customer type; more make the master problem slow, fewer make more rounds
+MAX_ROUNDS = 1000
+FAILED_GAP = 1e-7  # more than this after MAX_ROUNDS is an error
+MAX_COEFFICIENT = 1e10  # of customer_rates / supplier_rates in the programmes
 BRACKET = 1e-8  # width of the bracket of `optimum` due to truncation, relative to the largest possible reward rate,
 BRACKET_LIMIT = 2e-7  # but never more than this
 
@@ -102,13 +106,75 @@ def worst_prefixes(y: NDArray[np.float64], offered: NDArray[np.float64]) -> tupl
 
 
 def linear_programme(instance: Any, kind: str) -> Bound:
-    """Solve one of the programmes above, adding rows of (2) while one is violated.
+    """Solve one of the programmes above and certify it.
 
-    Every master problem is a relaxation, so its value bounds the policies even before the last round. The solution is then
-    scaled down, customer type by customer type, until it satisfies all of (2) exactly; `solution` has x (I, J), abandonment
-    (I,) = x_ia, and `lower`, its value.
+    Supplier types that agree in departure rate and rewards count as one where all of (2) is kept, which changes neither the
+    value nor the multipliers; their solution is shared out by arrival rate. `solution` has the match rates x (I, J) and
+    abandonment (I,) = x_ia; `duals` has the price of a supplier of each type (I,), the dual of (1).
     """
     instance, form = MODEL.load(instance), FORMS[kind]
+    n = instance.n_suppliers
+    _check_magnitudes(instance)
+    group = np.arange(n)
+    if form.subsets:
+        traits = np.column_stack([instance.departure_rates, instance.rewards])
+        _, first, group = np.unique(traits, axis=0, return_index=True, return_inverse=True)
+        group = np.argsort(np.argsort(first))[group.ravel()]  # groups in the order of their first members
+    members = [np.flatnonzero(group == g).tolist() for g in range(group.max() + 1)]
+    heads = [each[0] for each in members]
+    merged = StationaryMatchingInstance(
+        name=instance.name,
+        supplier_rates=np.bincount(group, instance.supplier_rates),
+        departure_rates=instance.departure_rates[heads],
+        customer_rates=instance.customer_rates,
+        rewards=instance.rewards[heads],
+    )
+    found = _solve(merged, form, kind)
+    x = found.x[group] * (instance.supplier_rates / merged.supplier_rates[group])[:, None]
+    alpha = np.maximum(found.alpha, 0.0)[group]  # the price of a supplier is never negative: it may leave unmatched
+    certificate = {
+        "alpha": alpha.tolist(),
+        "z": [[i, j, value] for g, j, value in found.z for i in members[g]],
+        "beta": [[j, [i for g in subset for i in members[g]], value] for j, subset, value in found.beta],
+    }
+    return certify(
+        kind,
+        "upper",
+        found.value,
+        instance,
+        PROVERS[kind],
+        certificate,
+        solution={"x": x, "abandonment": instance.supplier_rates - x.sum(1)},
+        duals={"supplier": alpha, "pasta": certificate["z"], "subsets": certificate["beta"]},
+    )
+
+
+def _check_magnitudes(instance: StationaryMatchingInstance) -> None:
+    """Refuse coefficients that no solver in floating point can tell apart."""
+    ratio = float(instance.customer_rates.max() / instance.supplier_rates.min())
+    if ratio > MAX_COEFFICIENT:
+        raise InputError(
+            f"customer_rates and supplier_rates differ by a factor of {ratio:.0e}, above {MAX_COEFFICIENT:.0e}: "
+            "the linear programme is out of reach of floating point; drop or merge the rarest types."
+        )
+
+
+class _Solution(NamedTuple):
+    """What the solver found: reward per unit of time, match rates (I, J), and multipliers in the units of (1)-(3)."""
+
+    value: float
+    x: NDArray[np.float64]
+    alpha: NDArray[np.float64]  # (I,) of (1)
+    z: list[list[Any]]  # [i, j, multiplier of (3)]
+    beta: list[list[Any]]  # [j, H, multiplier of (2)]
+
+
+def _solve(instance: StationaryMatchingInstance, form: Form, kind: str) -> _Solution:
+    """Solve a programme, adding rows of (2) while one is violated.
+
+    Every master problem is a relaxation, so its value bounds the policies even before the last round. Its solution is scaled
+    down, customer type by customer type, until it satisfies all of (2); the best such solution is returned.
+    """
     lam, gamma, offered = instance.supplier_rates, instance.customer_rates, instance.offered
     n, m = instance.rewards.shape
     rows, columns = np.nonzero(instance.rewards)
@@ -146,29 +212,35 @@ def linear_programme(instance: Any, kind: str) -> Bound:
     y_columns = np.full((n, m), -1)
     y_columns[rows, columns] = held.indices(list(y.values()))
     cuts: dict[tuple[int, tuple[int, ...]], int] = {}
-    for _ in range(MAX_ROUNDS if form.subsets else 0):
+    feasible, best = np.zeros((n, m)), -1.0
+    for _ in range(MAX_ROUNDS):
         shares = np.zeros((n, m))
         shares[rows, columns] = held.values[y_columns[rows, columns]].clip(0)
-        order, slack, _ = worst_prefixes(shares, offered)
-        worst, before = slack.argmin(0), len(cuts)
-        for j in np.nonzero(slack.min(0) < -CUT_TOLERANCE)[0].tolist():
-            subset = order[: worst[j] + 1, j]
-            key = (j, tuple(sorted(subset.tolist())))
-            if key not in cuts:
-                present = y_columns[subset, j]
-                cuts[key] = held.add_row(present[present >= 0], -float(np.expm1(-offered[subset].sum())))
+        order, slack, ratio = worst_prefixes(shares, offered)
+        scaled = shares / np.maximum(1.0, ratio) if form.subsets else shares
+        value = float((gamma * instance.rewards * scaled).sum())
+        if value > best:
+            feasible, best = scaled, value
+        before = len(cuts)
+        if form.subsets and held.value * unit - best > GAP * best:
+            for j in np.nonzero(slack.min(0) < -CUT_TOLERANCE)[0].tolist():
+                for last in np.argsort(slack[:, j])[:CUTS_PER_ROUND]:
+                    if slack[last, j] > min(-CUT_TOLERANCE, 0.1 * slack[:, j].min()):
+                        break
+                    subset = order[: last + 1, j]
+                    key = (j, tuple(sorted(subset.tolist())))
+                    if key not in cuts:
+                        present = y_columns[subset, j]
+                        cuts[key] = held.add_row(present[present >= 0], -float(np.expm1(-offered[subset].sum())))
         if len(cuts) == before:
             break
         held.solve_again()
-
-    # A feasible solution: scale each customer type into (2).
-    shares = np.zeros((n, m))
-    shares[rows, columns] = held.values[y_columns[rows, columns]].clip(0)
-    if form.subsets:
-        shares /= np.maximum(1.0, worst_prefixes(shares, offered)[2])
-    x = shares * gamma
-    abandonment = lam - x.sum(1)
-
+    else:
+        gap = (held.value * unit - best) / best
+        if gap > FAILED_GAP:
+            raise RuntimeError(
+                f"{kind} has a gap of {gap:.0e} after {MAX_ROUNDS} rounds of cutting planes on {instance.name!r}."
+            )
     # Multipliers in the units of (1)-(4): reward per unit of x, and of y for (2) and (3).
     alpha = np.array([held.row_multipliers[row.index] for row in conservation]) * unit / lam
     z = [[i, j, unit * held.row_multipliers[row.index]] for (i, j), row in pasta.items()]
@@ -176,20 +248,12 @@ def linear_programme(instance: Any, kind: str) -> Bound:
     beta += [[j, list(subset), unit * held.row_multipliers[row]] for (j, subset), row in cuts.items()]
     if form.singletons:
         beta += [[j, [i], unit * held.column_multipliers[y_columns[i, j]]] for i, j in y]
-    certificate = {
-        "alpha": alpha.tolist(),
-        "z": [[i, j, float(value)] for i, j, value in z if value > 0],
-        "beta": [[j, subset, float(value)] for j, subset, value in beta if value > 0],
-    }
-    return certify(
-        kind,
-        "upper",
+    return _Solution(
         held.value * unit,
-        instance,
-        PROVERS[kind],
-        certificate,
-        solution={"x": x, "abandonment": abandonment},
-        duals={"supplier": alpha, "pasta": certificate["z"], "subsets": certificate["beta"]},
+        feasible * gamma,
+        alpha,
+        [[i, j, float(value)] for i, j, value in z if value > 0],
+        [[j, subset, float(value)] for j, subset, value in beta if value > 0],
     )
 
 
@@ -291,7 +355,7 @@ def optimum(instance: Any) -> Bound:
     return certify(
         "optimum",
         "upper",
-        found.gain,
+        found.gain + 0.0,
         instance,
         prove_optimum,
         certificate,
