@@ -109,7 +109,7 @@ def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None
     table = dict(ALGORITHMS[check_algorithm(algo)]) | dict(OVERRIDES.get((find(env_id).id, algo), {}))
     for name, value in (params or {}).items():
         if name not in table:
-            raise unknown(f"parameter of {algo}", name, table, "matchgym/agents/hyperparameters.py lists them")
+            raise unknown(f"parameter of {algo}", name, table, "the tables in matchgym.agents.hyperparameters list them")
         table[name] = _checked(name, value, table[name])
     if algo in ("ppo", "maskable_ppo") and table["batch_size"] > table["n_envs"] * table["n_steps"]:
         raise InputError(

@@ -1,6 +1,8 @@
 """Trained networks as policies of this package."""
 
 import json
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,7 +66,11 @@ class AgentPolicy(Policy):
         if not (folder / "model.zip").is_file():
             raise InputError(f"{shorten(str(folder))} holds no model.zip; train it, or resume its training, first.")
         torch.set_num_threads(torch_threads)
-        return cls(kind.load(folder / "model.zip", device="cpu"), env_id)
+        try:
+            model = kind.load(folder / "model.zip", device="cpu")
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError):
+            raise InputError(f"model.zip in {shorten(str(folder))} cannot be read; train the agent anew.") from None
+        return cls(model, env_id)
 
     def fit(self, instance: Any) -> Self:
         """Check that the network fits the instance; it has been trained already."""

@@ -38,6 +38,7 @@ PACKAGES = ("gymnasium", "numpy", "numba", "torch", "stable-baselines3", "sb3-co
 UNREADABLE = (
     pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, TypeError, ValueError,
 )  # fmt: skip
+MOST = 10**12  # steps, rows or decisions
 MUST_AGREE = (
     "id",
     "instance_sha256",
@@ -126,8 +127,8 @@ def train(
     counts = {"timesteps": total, "checkpoint_every": every, "torch_threads": torch_threads}
     for name, value in (counts | {f"measurement {name}": value for name, value in asdict(measurement).items()}).items():
         low = {"measurement rows": 2, "measurement warmup": 0, "measurement decisions": BATCHES}.get(name, 1)
-        if not is_count(value, low):
-            raise InputError(f"{name} must be an integer >= {low}, not {shorten(value)}.")
+        if not is_count(value, low) or value > MOST:
+            raise InputError(f"{name} must be an integer from {low} to {MOST}, not {shorten(value)}.")
     if not is_count(seed) or seed >= 2**31:
         raise InputError(f"seed must be an integer from 0 to {2**31 - 1}, not {shorten(seed)}.")
 
@@ -315,6 +316,9 @@ class Files:
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Make the folder, free of the files of an earlier training."""
+        kept = [path for path in (self.model, self.progress, self.curve, self.picture, self.checkpoint) if path.exists()]
+        if kept and not self.config.is_file():
+            raise InputError(f"folder {shorten(str(self.folder))} holds a {kept[0].name} of something else; name another.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in (self.model, self.progress, self.curve, self.picture, self.checkpoint):

@@ -193,7 +193,9 @@ def build(policies: Mapping[str, type[Policy]], name: str, arguments: Mapping[st
     values = {}
     for key, text in arguments.items():
         if key not in known:
-            raise unknown(f"parameter of {name}", key, known or ["(it has none)"])
+            if not known:
+                raise InputError(f"policy {name} has no parameters, so not {shorten(key)} either.")
+            raise unknown(f"parameter of {name}", key, known)
         values[key] = parse_argument(key, text, known[key].annotation)
     return policies[name](**values)
 

@@ -183,6 +183,8 @@ def train(
 
     watch = Stopwatch()
     entry, loaded = load(env_id, instance)
+    if folder is not None and not folder.name:
+        raise InputError(f"--folder {str(folder)!r} names no folder of its own; give a new one.")
     result, score = train_and_score(entry, loaded, algo, timesteps, seed, folder, resume, named_values(param))
     record = {
         "id": entry.id,

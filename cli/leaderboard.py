@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from matchgym.cli.output import Stopwatch, console, print_json, progress_bar, significant
-from matchgym.envs.instance import InputError
+from matchgym.envs.instance import InputError, shorten
 
 leaderboard = typer.Typer(help="Build or verify a leaderboard.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -31,6 +31,10 @@ def build(
     watch = Stopwatch()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is not a folder; give another one.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {shorten(str(out))} cannot be written ({error.strerror}); give another one.") from None
     names = [find_task(name).name for name in task] or None
     tasks = [each.quick() if quick else each for each in TASKS]
     try:

@@ -64,7 +64,11 @@ def named_values(texts: list[str]) -> dict[str, str]:
 
 def find_policy(entry: Entry, name: str, params: dict[str, str]) -> Policy:
     """A baseline by its name, or the agent in a folder that `matchgym train` left."""
-    if (Path(name) / "config.json").is_file():
+    try:
+        is_agent = bool(name) and (Path(name) / "config.json").is_file()
+    except (OSError, ValueError):  # too long a name, or one with a null character
+        is_agent = False
+    if is_agent:
         if params:
             raise InputError("--param is for the baselines; a trained agent has no parameters to set.")
         from matchgym.agents import AgentPolicy

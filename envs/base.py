@@ -203,6 +203,8 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
             index = operator.index(action)
         except TypeError:
             raise TypeError(f"action must be an integer in [0, {self._n_actions}), not {shorten(action)}.") from None
+        if not 0 <= index < self._n_actions:
+            index = -1  # invalid, whatever its size
         obs = np.empty(self._obs_dim, FLOAT32)
         self._mask = mask = np.empty(self._n_actions, INT8)
         reward, terminated, numbers = self._step_one(self._params, self._state, index, obs, mask)
@@ -273,6 +275,12 @@ class VectorEnv(Rows, GymVectorEnv):
                 raise InputError("reset_mask must be true in every row at the first reset.")
         if seed is None and not self._is_seeded:
             seed = int(self.np_random.integers(2**32))
+        if (
+            seed is not None
+            and not is_count(seed)
+            and not (isinstance(seed, Sequence) and all(each is None or is_count(each) for each in seed))
+        ):
+            raise InputError(f"seed must be an integer >= 0 or a list of them, one per row, not {shorten(seed)}.")
         if is_count(seed):
             seeds: Sequence[int | None] = [int(seed) + b for b in range(self.num_envs)]
             super().reset(seed=seeds[0])

@@ -39,13 +39,13 @@ def shorten(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _check_numbers(field: str, value: Any, place: str = "") -> None:
+def _check_numbers(field: str, value: Any, place: tuple[int, ...] = ()) -> None:
     """Refuse what `numpy.asarray` would quietly turn into numbers: strings, booleans, nulls."""
     if isinstance(value, list | tuple):
         for index, entry in enumerate(value):
-            _check_numbers(field, entry, f"{place}[{index}]")
+            _check_numbers(field, entry, (*place, index))
     elif isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number | np.ndarray):
-        raise InputError(f"{field}{place} must be a number, not {shorten(value)}.")
+        raise InputError(f"{field}{list(place) if place else ''} must be a number, not {shorten(value)}.")
 
 
 def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *, positive: bool) -> NDArray[np.float64]:
@@ -172,15 +172,18 @@ def _refuse_constant(token: str) -> float:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
             raise InputError(f"key {shorten(key)} stands twice; keep one.")
-    return dict(pairs)
+        values[key] = value
+    return values
 
 
 def _read_json(path: Path) -> Any:
     try:
+        if not path.exists():
+            raise InputError("there is no such file.")
         if not path.is_file():
             raise InputError("this is not a regular file; give a JSON file.")
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -223,7 +226,7 @@ def load_instance(
     if isinstance(source, str) and source in catalogue:
         return kind.from_dict(catalogue[source]())
     try:
-        exists = Path(source).exists()
+        exists = bool(str(source)) and Path(source).exists()
     except (OSError, ValueError):  # a name too long or with a null character
         exists = False
     if not exists:

@@ -17,7 +17,7 @@ the time to the next customer is Exp(sum gamma); a supplier of type i survives i
 Poisson(lambda_i / mu_i (1 - exp(-mu_i dt))) new ones are waiting at its end. Jumps are used where a decision would span many
 events. With the option `synchronised`, a matched supplier stays in the loop over events as a ghost until its own departure
 clock rings: the law of the queues is the same, and the events no longer depend on the policy, so that two policies under one
-seed meet the same customers and suppliers (common random numbers).
+seed meet the same customers and suppliers (common random numbers). Jumps are not synchronised.
 """
 
 import math
@@ -374,7 +374,8 @@ class StationaryMatchingEnv(Env):
       `departure_rates` (I,), `customer_rates` (J,), all > 0, and `rewards` (I, J) >= 0. Default "demo".
     - `initial_state`: "empty" (default) or "stationary-unmatched".
     - `synchronised`: if true, two policies under one seed meet the same customers and suppliers (common random numbers), at a
-      cost of about a third in speed; evaluation uses it. Default false.
+      cost of about a third in speed; evaluation uses it. It has no effect where customers are so rare that the kernel jumps
+      from one to the next (more than 4 events per decision and supplier type, as in "b1-10"). Default false.
     - `render_mode`: None, "ansi" or "rgb_array".
 
     ## Bounds and baselines

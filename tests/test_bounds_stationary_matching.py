@@ -297,6 +297,9 @@ def test_tampered_values_are_caught():
     for change in ({"upper": lower}, {"upper": found.upper * 1.5}, {"certificate": {**found.certificate, "alpha": [0.0, 0.0]}}):
         with pytest.raises(CertificateError, match="proves"):
             dataclasses.replace(found, **change).verify()
+    for change in ({"value": 0.1}, {"value": math.nan}, {"kind": "tlp-offline"}, {"sense": "lower"}):
+        with pytest.raises(CertificateError):
+            dataclasses.replace(found, **change).verify()
 
 
 @pytest.mark.parametrize(
@@ -304,6 +307,10 @@ def test_tampered_values_are_caught():
     [
         {"alpha": [1.0]},
         {"alpha": [math.nan, 1.0]},
+        {"alpha": None},
+        {"z": None},
+        {"z": [[]]},
+        {"beta": 3},
         {"alpha": ["1", 1.0]},
         {"z": [[0, 9, 1.0]]},
         {"beta": [[0, [-1], 1.0]]},
@@ -314,6 +321,34 @@ def test_malformed_certificates_are_refused(change):
     found = bounds.tlp_online("demo")
     with pytest.raises(CertificateError):
         dataclasses.replace(found, certificate={**found.certificate, **change}).verify()
+
+
+def test_identical_types_are_merged_and_shared_out():
+    """A programme with a hundred copies of a type is solved as one type, and its solution is spread by arrival rate."""
+    one = random_instance(2, n=2, m=3, zeros=0.0)
+    copies = 50
+    many = StationaryMatchingInstance(
+        supplier_rates=np.r_[np.full(copies, one.supplier_rates[0] / copies), one.supplier_rates[1]],
+        departure_rates=np.r_[np.full(copies, one.departure_rates[0]), one.departure_rates[1]],
+        customer_rates=one.customer_rates,
+        rewards=np.vstack([np.tile(one.rewards[0], (copies, 1)), one.rewards[1]]),
+    )
+    found, reference = bounds.tlp_online(many), bounds.tlp_online(one)
+    assert found.verify() == pytest.approx(reference.certified_value, rel=1e-9)
+    assert np.allclose(found.solution["x"][:copies].sum(0), reference.solution["x"][0], rtol=1e-7, atol=1e-9)
+    assert np.ptp(found.solution["x"][:copies], axis=0).max() < 1e-12
+
+
+def test_prices_are_never_negative():
+    for seed in range(30):
+        for kind in KINDS:
+            assert (bounds.bound(random_instance(seed), kind).duals["supplier"] >= 0).all()
+
+
+def test_rates_out_of_reach_are_refused():
+    fields = {"supplier_rates": [1e8, 1e-8], "departure_rates": [1e8, 1e-8], "customer_rates": [1e8], "rewards": [[1e8], [1e-8]]}
+    with pytest.raises(InputError, match="customer_rates and supplier_rates"):
+        bounds.bound({"model": "stationary_matching", "name": "far", **fields})
 
 
 def test_certificates_may_only_use_the_constraints_of_their_kind():

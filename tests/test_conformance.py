@@ -132,7 +132,7 @@ def test_invalid_actions_are_counted_no_ops(entry):
     _, info = env.reset(seed=4)
     twin.reset(seed=4)
     idle = int(env.action_space.n) - 1
-    for step, outside in enumerate([idle + 1, -1, 10**9, -(10**9)] * 15, 1):
+    for step, outside in enumerate([idle + 1, -1, 10**9, -(2**80), 2**80] * 15, 1):
         forbidden = np.flatnonzero(info["action_mask"] == 0)
         obs, reward, _, _, info = env.step(forbidden[0] if len(forbidden) else outside)
         twin_obs, twin_reward, _, _, _ = twin.step(idle)
@@ -242,8 +242,9 @@ def test_vector_seeds_and_masks_of_reset(entry):
     for options in ({"reset_mask": np.ones(2, bool)}, {"reset_mask": np.ones(3)}):
         with pytest.raises(ValueError, match="reset_mask"):
             vector.reset(options=options)
-    with pytest.raises(ValueError, match="seed"):
-        vector.reset(seed=[1, 2])
+    for seed in ([1, 2], -5, [-5, 1, 2], [1.5, 2, 3], "abc"):
+        with pytest.raises(ValueError, match="seed"):
+            vector.reset(seed=seed)
     for arguments in ({"num_envs": 0}, {"num_envs": 2.5}, {"num_envs": 2, "max_episode_steps": 0}):
         with pytest.raises(ValueError, match=r"num_envs|max_episode_steps"):
             type(vector.unwrapped)(**arguments)
