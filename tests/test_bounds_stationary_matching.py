@@ -291,6 +291,15 @@ def test_tampered_multipliers_never_prove_a_false_bound(kind):
             assert proof.upper >= Fraction(value) * (1 - Fraction(1, 10**9))
 
 
+def test_negative_multipliers_count_as_nothing():
+    """With prices so high that every reduced cost is negative, a negative multiplier would otherwise lower the bound at will."""
+    instance = bounds.MODEL.load("demo")
+    plain = {"alpha": [100.0, 100.0], "z": [], "beta": []}
+    truth = bounds.PROVERS["tlp-online"](instance, plain).upper
+    for change in ({"beta": [[0, [0], -1000.0]]}, {"z": [[0, 0, -1000.0]]}):
+        assert bounds.PROVERS["tlp-online"](instance, {**plain, **change}).upper == truth
+
+
 def test_tampered_values_are_caught():
     found = bounds.tlp_online("demo")
     lower = math.nextafter(found.certified_value, 0)
