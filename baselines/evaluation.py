@@ -100,7 +100,8 @@ def evaluate(
 def simulate_rows(params_buffer, state_buffer, policy_buffer, memory_buffer, starts, decisions, obs, masks, rewards):
     """Let a policy take `decisions` decisions in every row; adds what it earns to rewards (B,).
 
-    obs and masks are those of the present state on entry and on return; rows with starts[b] begin an episode.
+    masks are those of the present state on entry and on return; rows with starts[b] begin an episode. A policy is shown the
+    observation, written to obs[b]; or a glimpse of the state that says the same, where its kernel can read that.
     """
     params, state = open_params(params_buffer), open_state(state_buffer)
     policy, memory = open_policy(policy_buffer), open_memory(memory_buffer)
@@ -108,11 +109,16 @@ def simulate_rows(params_buffer, state_buffer, policy_buffer, memory_buffer, sta
         if starts[b]:
             forget_kernel(memory, b)
         for _ in range(decisions):
-            action = act_kernel(policy, memory, b, obs[b], masks[b], memory.stream)
+            action = act_kernel(policy, memory, b, look_kernel(params, state, b, obs[b]), masks[b], memory.stream)
             reward, _ = step_kernel(params, state, b, action)
             rewards[b] += reward
-            observe_kernel(params, state, b, obs[b])
             mask_kernel(params, state, b, masks[b])
+
+
+def write_observation(params, state, b, out):
+    """The observation of row b, written to `out`."""
+    observe_kernel(params, state, b, out)
+    return out
 
 
 _COMPILED: dict[tuple[str, type], Any] = {}
@@ -123,6 +129,13 @@ def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any
     if key not in _COMPILED:
         name = f"simulate_{entry.prefix}_{policy_type.__name__}"
         kernels = {**entry.model.kernels, **policy_type.kernels}
+        if policy_type.reads_glimpse:
+            glimpse, act = entry.model.glimpse, policy_type.kernels["act_kernel"]
+            names = {key: value for key, value in glimpse.items() if key != "look_kernel"}
+            kernels["act_kernel"] = specialise(act.py_func, f"{name}_act", policy_type.file, **names)
+            kernels["look_kernel"] = glimpse["look_kernel"]
+        else:
+            kernels["look_kernel"] = specialise(write_observation, f"{name}_look", policy_type.file, **kernels)
         if not policy_type.reads_mask:
             kernels["mask_kernel"] = skip_mask
         _COMPILED[key] = specialise(simulate_rows, name, policy_type.file, **kernels)

@@ -124,6 +124,7 @@ class CompiledPolicy(Policy):
     file: ClassVar[str]
     params_: NamedTuple
     is_deterministic: ClassVar[bool] = False
+    reads_glimpse: ClassVar[bool] = True  # whether its kernel reads observations only by the names of `Model.glimpse`
     reads_mask: ClassVar[bool] = False  # whether the kernel looks at its mask; if not, `simulate` does not compute it
 
     def memory(self, batch: int) -> NamedTuple:

@@ -35,6 +35,12 @@ def preferences(admitted: NDArray[np.bool_], value: NDArray[np.float64], proposa
 
 
 @kernel
+def waiting_kernel(obs, i):
+    """Waiting suppliers of type i."""
+    return obs[i]
+
+
+@kernel
 def customer_kernel(obs, n):
     """The type of the waiting customer: where the one-hot part of the observation is not 0."""
     j = 0
@@ -49,7 +55,7 @@ def priority_kernel(lists, memory, b, obs, mask, rng):
     n = lists.order.shape[1]
     j = customer_kernel(obs, n)
     for k in range(lists.length[j]):
-        if obs[lists.order[j, k]] > 0.0:
+        if waiting_kernel(obs, lists.order[j, k]) > 0:
             return lists.order[j, k]
     return n
 

@@ -13,6 +13,7 @@ from matchgym.baselines.preference_lists import (
     ProposalPolicy,
     customer_kernel,
     priority_kernel,
+    waiting_kernel,
 )
 from matchgym.baselines.tracked_suppliers import BalancedGreedy, DrawnNeighbours
 from matchgym.bounds.stationary_matching import linear_programme, optimum
@@ -34,7 +35,7 @@ def correlated_kernel(lists, memory, b, obs, mask, rng):
     j = customer_kernel(obs, n)
     level, total = uniform(rng, b), 0.0
     for k in range(lists.length[j]):
-        total += obs[lists.order[j, k]] * lists.proposal[j, k]
+        total += waiting_kernel(obs, lists.order[j, k]) * lists.proposal[j, k]
         if level < total:
             return lists.order[j, k]
     return n
@@ -53,7 +54,7 @@ def pivotal_kernel(lists, memory, b, obs, mask, rng):
         x = lists.proposal[j, k]
         if x <= 0.0:
             continue
-        for _ in range(int(obs[lists.order[j, k]])):
+        for _ in range(int(waiting_kernel(obs, lists.order[j, k]))):
             if x >= 1.0:
                 first = min(first, k)
             elif held + x < 1.0:
@@ -77,8 +78,8 @@ def independent_kernel(lists, memory, b, obs, mask, rng):
     n = lists.order.shape[1]
     j = customer_kernel(obs, n)
     for k in range(lists.length[j]):
-        waiting, p = obs[lists.order[j, k]], lists.proposal[j, k]
-        if waiting > 0.0 and p > 0.0 and uniform(rng, b) < 1.0 - (1.0 - p) ** waiting:
+        waiting, p = waiting_kernel(obs, lists.order[j, k]), lists.proposal[j, k]
+        if waiting > 0 and p > 0.0 and uniform(rng, b) < 1.0 - (1.0 - p) ** waiting:
             return lists.order[j, k]
     return n
 
@@ -106,7 +107,7 @@ def table_kernel(table, memory, b, obs, mask, rng):
     n = len(table.caps)
     state = 0
     for i in range(n):
-        state = state * (table.caps[i] + 1) + min(int(obs[i]), table.caps[i])
+        state = state * (table.caps[i] + 1) + min(int(waiting_kernel(obs, i)), table.caps[i])
     return table.actions[customer_kernel(obs, n), state]
 
 

@@ -294,6 +294,7 @@ def _longest_queue(offered: float) -> int:
 class TrackedPolicy(ProposalPolicy):
     """Base of the two policies of this file; both start from Algorithm 1's x and p."""
 
+    reads_glimpse: ClassVar[bool] = False
     Params: ClassVar[type] = TrackedParams
     Memory: ClassVar[type] = TrackedMemory
     params_: TrackedParams  # type: ignore[assignment]

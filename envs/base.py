@@ -41,6 +41,9 @@ class Model:
     state_type: type
     evaluation_options: Mapping[str, Any]  # options that synchronise the randomness of policies under one seed
     describe: Callable[..., dict[str, Any]]  # (numbers of a row, mask) -> info
+    # look_kernel(params, state, b, out) -> a glimpse of row b, and the kernels that read it by the names under which policies
+    # read observations; see `matchgym.baselines.evaluation`
+    glimpse: Mapping[str, Any]
     kernels: Mapping[str, Any]  # step_kernel, observe_kernel, mask_kernel, reset_kernel, open_params, open_state
     step_one: Any
     step_batch: Any

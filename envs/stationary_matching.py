@@ -288,6 +288,31 @@ def observe_kernel(params, state, b, out):
     out[n + state.customer[b]] = 1.0
 
 
+class Glimpse(NamedTuple):
+    """What an observation says, read off the state: for compiled loops, which need not write it down."""
+
+    queue: Integers  # (I,)
+    customer: Integer
+
+
+@kernel
+def glimpse_kernel(params, state, b, out):
+    """The glimpse of row b; `out` is left alone."""
+    return Glimpse(state.queue[b], state.customer[b])
+
+
+@kernel
+def glimpse_waiting_kernel(glimpse, i):
+    """Waiting suppliers of type i."""
+    return glimpse.queue[np.uint64(i)]
+
+
+@kernel
+def glimpse_customer_kernel(glimpse, n):
+    """The type of the waiting customer."""
+    return glimpse.customer
+
+
 @kernel
 def mask_kernel(params, state, b, out):
     """A supplier type is valid when one waits; letting the customer go always is."""
@@ -328,6 +353,11 @@ MODEL = Model(
         observe_kernel=observe_kernel,
         mask_kernel=mask_kernel,
     ),
+    glimpse={
+        "look_kernel": glimpse_kernel,
+        "waiting_kernel": glimpse_waiting_kernel,
+        "customer_kernel": glimpse_customer_kernel,
+    },
 )
 
 
