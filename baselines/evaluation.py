@@ -129,7 +129,7 @@ def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any
     if key not in _COMPILED:
         name = f"simulate_{entry.prefix}_{policy_type.__name__}"
         kernels = {**entry.model.kernels, **policy_type.kernels}
-        if policy_type.reads_glimpse:
+        if policy_type.reads_glimpse and entry.model.glimpse:
             glimpse, act = entry.model.glimpse, policy_type.kernels["act_kernel"]
             names = {key: value for key, value in glimpse.items() if key != "look_kernel"}
             kernels["act_kernel"] = specialise(act.py_func, f"{name}_act", policy_type.file, **names)

@@ -124,7 +124,7 @@ def linear_programme(instance: Any, kind: str) -> Bound:
     heads = [each[0] for each in members]
     merged = StationaryMatchingInstance(
         name=instance.name,
-        supplier_rates=np.bincount(group, instance.supplier_rates),
+        supplier_rates=np.bincount(group, instance.supplier_rates).astype(np.float64),
         departure_rates=instance.departure_rates[heads],
         customer_rates=instance.customer_rates,
         rewards=instance.rewards[heads],

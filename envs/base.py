@@ -7,7 +7,7 @@ single environment is a batch of one, so both classes here run the same lines. T
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
@@ -41,13 +41,13 @@ class Model:
     state_type: type
     evaluation_options: Mapping[str, Any]  # options that synchronise the randomness of policies under one seed
     describe: Callable[..., dict[str, Any]]  # (numbers of a row, mask) -> info
-    # look_kernel(params, state, b, out) -> a glimpse of row b, and the kernels that read it by the names under which policies
-    # read observations; see `matchgym.baselines.evaluation`
-    glimpse: Mapping[str, Any]
     kernels: Mapping[str, Any]  # step_kernel, observe_kernel, mask_kernel, reset_kernel, open_params, open_state
     step_one: Any
     step_batch: Any
     reset_batch: Any
+    # look_kernel(params, state, b, out) -> a glimpse of row b, and the kernels that read it by the names under which policies
+    # read observations; see `matchgym.baselines.evaluation`
+    glimpse: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def loops(file: str, info: tuple[str, ...], **kernels: Any) -> dict[str, Any]:

@@ -203,12 +203,13 @@ def step_kernel(params, state, b, action):
     reward = 0.0
     state.last_supplier[b] = -1
     if 0 <= action < n and state.queue[b, action] > 0:
-        state.queue[b, action] -= 1
+        i = np.uint64(action)  # unsigned numbers spare numba's arithmetic for negative indices
+        state.queue[b, i] -= 1
         if params.is_synchronised:
-            state.ghosts[b, action] += 1
+            state.ghosts[b, i] += 1
         else:
-            state.departure_rate[b] -= params.departure_rates[action]
-        reward = params.rewards[action, customer]
+            state.departure_rate[b] -= params.departure_rates[i]
+        reward = params.rewards[i, np.uint64(customer)]
         state.last_supplier[b] = action
     elif action != n:
         state.invalid_actions[b] += 1
@@ -310,7 +311,7 @@ def glimpse_waiting_kernel(glimpse, i):
 @kernel
 def glimpse_customer_kernel(glimpse, n):
     """The type of the waiting customer."""
-    return glimpse.customer
+    return np.uint64(glimpse.customer)
 
 
 @kernel
