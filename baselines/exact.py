@@ -7,6 +7,7 @@ import numpy as np
 
 from matchgym.baselines.evaluation import evaluate
 from matchgym.baselines.policy import Policy
+from matchgym.baselines.preference_lists import implied_masks
 from matchgym.bounds.chain import Box, PolicyValue, make_box, policy_value
 from matchgym.envs.instance import InputError
 from matchgym.envs.stationary_matching import MODEL
@@ -45,7 +46,7 @@ def _law(policy: Policy, box: Box) -> np.ndarray:
     match = np.empty((m, n, box.size))
     obs = np.zeros((box.size, n + m), np.float32)
     obs[:, :n] = box.queues.T
-    masks = np.hstack([obs[:, :n] > 0, np.ones((box.size, 1), np.bool_)])
+    masks = implied_masks(obs, n)
     for j in range(m):
         obs[:, n:] = np.arange(m) == j
         match[j] = policy.probabilities(obs, masks)[:, :n].T

@@ -60,6 +60,11 @@ def priority_kernel(lists, memory, b, obs, mask, rng):
     return n
 
 
+def implied_masks(observation: NDArray[np.float32], n_suppliers: int) -> NDArray[np.bool_]:
+    """The masks (B, I + 1) of observations (B, I + J): a supplier type is valid when one waits, letting go always is."""
+    return np.hstack([observation[:, :n_suppliers] > 0, np.ones((len(observation), 1), np.bool_)])
+
+
 class MatchingPolicy(CompiledPolicy):
     """Base of the policies of this file: the instance, the observation's parts and the masks they imply."""
 
@@ -75,7 +80,7 @@ class MatchingPolicy(CompiledPolicy):
         raise NotImplementedError
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return np.hstack([observation[:, : self.instance.n_suppliers] > 0, np.ones((len(observation), 1), np.bool_)])
+        return implied_masks(observation, self.instance.n_suppliers)
 
     def _split(self, obs: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Queue lengths (B, I) and customer types (B,) of observations."""
