@@ -8,10 +8,11 @@ import pulp
 from numpy.typing import NDArray
 
 TOLERANCE = 1e-10  # primal and dual feasibility; HiGHS accepts no less
+DEVEX = 1  # pricing; the weights of steepest edge would be computed anew whenever rows are added, at 4 times the cost
 
 
 class HeldProgramme:
-    """A maximisation problem after its first solve; `add_row` and `solve_again` continue from the last basis.
+    """A maximisation problem after its first solve; `solve_again` continues from the last basis.
 
     Multipliers are those of a maximisation: >= 0 for a `<=` row or an upper bound, free for an equation.
     """
@@ -20,7 +21,13 @@ class HeldProgramme:
         assert problem.sense == pulp.LpMaximize
         self.problem = problem
         problem.solve(
-            pulp.HiGHS(msg=False, threads=1, primal_feasibility_tolerance=TOLERANCE, dual_feasibility_tolerance=TOLERANCE)
+            pulp.HiGHS(
+                msg=False,
+                threads=1,
+                primal_feasibility_tolerance=TOLERANCE,
+                dual_feasibility_tolerance=TOLERANCE,
+                simplex_dual_edge_weight_strategy=DEVEX,
+            )
         )
         self.solver: Any = problem.solverModel
         self._read()
@@ -39,12 +46,21 @@ class HeldProgramme:
         """The columns of some variables."""
         return np.array([variable.index for variable in variables], np.int64)
 
-    def add_row(self, columns: NDArray[np.int64], upper: float) -> int:
-        """Add the row sum of `columns` <= upper; returns its number."""
-        self.solver.addRow(-np.inf, upper, len(columns), columns.astype(np.int32), np.ones(len(columns)))
-        return self.solver.getNumRow() - 1
+    def add_rows(self, rows: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> range:
+        """Add rows (columns, coefficients) that say sum of coefficients x columns <= 1; returns their numbers."""
+        columns, coefficients = zip(*rows)
+        starts = np.concatenate([[0], np.cumsum([len(each) for each in columns])]).astype(np.int32)
+        indices = np.concatenate(columns).astype(np.int32)
+        before, n = self.solver.getNumRow(), len(rows)
+        entries = (len(indices), starts[:-1], indices, np.concatenate(coefficients))
+        self.solver.addRows(n, np.full(n, -np.inf), np.ones(n), *entries)
+        return range(before, before + n)
+
+    def set_objective(self, columns: NDArray[np.int64], coefficients: NDArray[np.float64]) -> None:
+        """Change the coefficients of some columns in the objective."""
+        self.solver.changeColsCost(len(columns), columns.astype(np.int32), -coefficients)
 
     def solve_again(self) -> None:
-        """Solve with the rows added since."""
+        """Solve with what has changed since."""
         self.solver.run()
         self._read()

@@ -38,14 +38,15 @@ from matchgym.bounds.bound import Bound, Proof, certify
 from matchgym.bounds.chain import bellman, box_of, make_box, policy_iteration
 from matchgym.bounds.programme import HeldProgramme
 from matchgym.bounds.rational import CertificateError, coarsen, exact, exp_minus, poisson_tail
+from matchgym.bounds.subset_cuts import BY_SHARE, BY_WORTH, greedy_prefixes, violated, worst_prefixes
 from matchgym.envs.instance import InputError, is_count, shorten, unknown
 from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
 
-CUT_TOLERANCE = 1e-10  # violation of (2), in units of y, below which no row is added
-GAP = 1e-10  # between the master problem and a feasible solution, relative: ends the cutting planes
-CUTS_PER_ROUND = 5  # for each customer type; more make the master problem slow, fewer make more rounds
+GAP = 1e-10  # between an upper bound and a feasible solution, relative: ends the cutting planes
 MAX_ROUNDS = 1000
-FAILED_GAP = 1e-7  # more than this after MAX_ROUNDS is an error
+FAILED_GAP = 5e-7  # more than this in the end is an error
+PERTURBED_ROUND = 5  # after this round rewards are stated by up to PERTURBATION, so that no two orders of suppliers tie
+PERTURBATION, PERTURBED_GAP = 1e-7, 1e-8  # relative, and the gap that ends these rounds; the last one undoes the perturbation
 MAX_COEFFICIENT = 1e10  # of customer_rates / supplier_rates in the programmes
 BRACKET = 1e-8  # width of the bracket of `optimum` due to truncation, relative to the largest possible reward rate,
 BRACKET_LIMIT = 2e-7  # but never more than this
@@ -91,20 +92,6 @@ def tlp_offline(instance: Any) -> Bound:
     return linear_programme(instance, "tlp-offline")
 
 
-def worst_prefixes(y: NDArray[np.float64], offered: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:
-    """Separation of (2), for each customer type (Claim 2.2, Appendix C.2).
-
-    Sort the supplier types by y_ij / rho_i, decreasing; only prefixes of that order can be the most violated set, and likewise
-    the set with the largest ratio of the two sides.
-
-    Returns the order (I, J), the slack of the prefix of each length (I, J), negative if violated, and the worst ratio (J,).
-    """
-    order = np.argsort(-y / offered[:, None], axis=0, kind="stable")
-    left = np.take_along_axis(y, order, 0).cumsum(0)
-    right = -np.expm1(-offered[order].cumsum(0))
-    return order, right - left, (left / right).max(0)
-
-
 def linear_programme(instance: Any, kind: str) -> Bound:
     """Solve one of the programmes above and certify it.
 
@@ -131,7 +118,7 @@ def linear_programme(instance: Any, kind: str) -> Bound:
     )
     found = _solve(merged, form, kind)
     x = found.x[group] * (instance.supplier_rates / merged.supplier_rates[group])[:, None]
-    alpha = np.maximum(found.alpha, 0.0)[group]  # the price of a supplier is never negative: it may leave unmatched
+    alpha = found.alpha[group]
     certificate = {
         "alpha": alpha.tolist(),
         "z": [[i, j, value] for g, j, value in found.z for i in members[g]],
@@ -173,20 +160,21 @@ def _solve(instance: StationaryMatchingInstance, form: Form, kind: str) -> _Solu
     """Solve a programme, adding rows of (2) while one is violated.
 
     Every master problem is a relaxation, so its value bounds the policies even before the last round. Its solution is scaled
-    down, customer type by customer type, until it satisfies all of (2); the best such solution is returned.
+    down until it satisfies all constraints; the best such solution is returned.
     """
     lam, gamma, offered = instance.supplier_rates, instance.customer_rates, instance.offered
     n, m = instance.rewards.shape
     rows, columns = np.nonzero(instance.rewards)
-    ceiling = 1.0 if form.flow or form.subsets else None
-    cap = -np.expm1(-offered) if form.singletons else [ceiling] * n
+    scale = np.minimum(1.0, offered)  # the variables are y_ij / scale_i, near 1, so that the solver's tolerances are relative
+    cap = -np.expm1(-offered) if form.singletons else np.full(n, 1.0 if form.flow or form.subsets else np.inf)
 
     # State the first master problem.
     problem = pulp.LpProblem(kind.replace("-", "_"), pulp.LpMaximize)
-    y = {(i, j): problem.add_variable(f"y_{i}_{j}", 0, cap[i]) for i, j in zip(rows.tolist(), columns.tolist())}
+    ceiling = [value if np.isfinite(value) else None for value in (cap / scale).tolist()]
+    y = {(i, j): problem.add_variable(f"y_{i}_{j}", 0, ceiling[i]) for i, j in zip(rows.tolist(), columns.tolist())}
     leaving = [problem.add_variable(f"s_{i}", 0, 1) for i in range(n)]
     unit = float((gamma * instance.rewards).max()) or 1.0
-    problem += pulp.LpAffineExpression([(y[i, j], gamma[j] * instance.rewards[i, j] / unit) for i, j in y])
+    problem += pulp.LpAffineExpression([(y[i, j], gamma[j] * instance.rewards[i, j] * scale[i] / unit) for i, j in y])
     of_supplier, of_customer = defaultdict(list), defaultdict(list)
     for i, j in y:
         of_supplier[i].append(j)
@@ -194,67 +182,112 @@ def _solve(instance: StationaryMatchingInstance, form: Form, kind: str) -> _Solu
     conservation, pasta, total = [], {}, {}
     for i in range(n):
         conservation.append(
-            pulp.LpAffineExpression([(leaving[i], 1.0)] + [(y[i, j], gamma[j] / lam[i]) for j in of_supplier[i]]) == 1
+            pulp.LpAffineExpression([(leaving[i], 1.0)] + [(y[i, j], gamma[j] * scale[i] / lam[i]) for j in of_supplier[i]])
+            == 1
         )
         problem.addConstraint(conservation[-1], f"conservation_{i}")
     if form.pasta:
         for i, j in y:
-            pasta[i, j] = pulp.LpAffineExpression([(y[i, j], 1.0), (leaving[i], -offered[i])]) <= 0
+            pasta[i, j] = pulp.LpAffineExpression([(y[i, j], 1.0), (leaving[i], -offered[i] / scale[i])]) <= 0
             problem.addConstraint(pasta[i, j], f"pasta_{i}_{j}")
     if form.flow or form.subsets:
-        limit = -float(np.expm1(-offered.sum())) if form.subsets else 1.0
+        limit = _presence(offered) if form.subsets else 1.0
         for j, present in of_customer.items():
-            total[j] = pulp.LpAffineExpression([(y[i, j], 1.0) for i in present]) <= limit
+            total[j] = pulp.LpAffineExpression([(y[i, j], scale[i] / limit) for i in present]) <= 1
             problem.addConstraint(total[j], f"total_{j}")
 
     # Solve, and cut.
     held = HeldProgramme(problem)
     y_columns = np.full((n, m), -1)
     y_columns[rows, columns] = held.indices(list(y.values()))
+    weight = scale[rows]  # of each variable
+    gain = stated = gamma * instance.rewards / unit  # (I, J) objective coefficients, the true and the stated ones
     cuts: dict[tuple[int, tuple[int, ...]], int] = {}
-    feasible, best = np.zeros((n, m)), -1.0
-    for _ in range(MAX_ROUNDS):
+    feasible, best, proven = np.zeros((n, m)), -1.0, np.inf
+    for turn in range(MAX_ROUNDS):
         shares = np.zeros((n, m))
-        shares[rows, columns] = held.values[y_columns[rows, columns]].clip(0)
-        order, slack, ratio = worst_prefixes(shares, offered)
-        scaled = shares / np.maximum(1.0, ratio) if form.subsets else shares
-        value = float((gamma * instance.rewards * scaled).sum())
+        shares[rows, columns] = weight * held.values[y_columns[rows, columns]].clip(0)
+        if not form.subsets:
+            feasible = _leave_enough(shares, instance, form)
+            break
+        by_share = worst_prefixes(shares, offered)
+        scaled = _leave_enough(shares / np.maximum(1.0, by_share.ratio), instance, form)
+        value = float((gain * scaled).sum())
         if value > best:
             feasible, best = scaled, value
-        before = len(cuts)
-        if form.subsets and held.value * unit - best > GAP * best:
-            for j in np.nonzero(slack.min(0) < -CUT_TOLERANCE)[0].tolist():
-                for last in np.argsort(slack[:, j])[:CUTS_PER_ROUND]:
-                    if slack[last, j] > min(-CUT_TOLERANCE, 0.1 * slack[:, j].min()):
-                        break
-                    subset = order[: last + 1, j]
-                    key = (j, tuple(sorted(subset.tolist())))
-                    if key not in cuts:
-                        present = y_columns[subset, j]
-                        cuts[key] = held.add_row(present[present >= 0], -float(np.expm1(-offered[subset].sum())))
-        if len(cuts) == before:
+        price, waiting = _multipliers(held, conservation, pasta, lam, scale, m)
+        paid = gamma * price[:, None] + waiting
+        by_worth, _ = greedy_prefixes(shares, offered, stated - paid)
+        idle = np.maximum(0.0, waiting.sum(1) - instance.departure_rates * price)
+        earned = greedy_prefixes(shares, offered, gain - paid)[1].sum()
+        proven = min(proven, float(earned + lam @ price + idle @ offered))  # the bound of `prove_linear_programme`
+        if proven - best <= (GAP if turn <= PERTURBED_ROUND else PERTURBED_GAP) * best:
             break
+        fresh = {}
+        for j, subset in (*violated(by_share, BY_SHARE), *violated(by_worth, BY_WORTH)):
+            key = (j, tuple(sorted(subset.tolist())))
+            if key not in cuts and key not in fresh:
+                present = subset[y_columns[subset, j] >= 0]
+                fresh[key] = (y_columns[present, j], scale[present] / _presence(offered[subset]))
+        if not fresh:
+            break
+        cuts |= zip(fresh, held.add_rows(list(fresh.values())))
+        if turn == PERTURBED_ROUND:
+            stated = gain * (1 - PERTURBATION * np.random.default_rng(0).uniform(size=gain.shape))
+            held.set_objective(y_columns[rows, columns], weight * stated[rows, columns])
         held.solve_again()
-    else:
-        gap = (held.value * unit - best) / best
-        if gap > FAILED_GAP:
-            raise RuntimeError(
-                f"{kind} has a gap of {gap:.0e} after {MAX_ROUNDS} rounds of cutting planes on {instance.name!r}."
-            )
+    if turn > PERTURBED_ROUND:
+        held.set_objective(y_columns[rows, columns], weight * gain[rows, columns])
+        held.solve_again()
+    if form.subsets and held.value - best > FAILED_GAP * best:
+        raise RuntimeError(f"{kind} has a gap of {held.value - best:.0e} after {turn + 1} rounds on {instance.name!r}.")
+
     # Multipliers in the units of (1)-(4): reward per unit of x, and of y for (2) and (3).
-    alpha = np.array([held.row_multipliers[row.index] for row in conservation]) * unit / lam
-    z = [[i, j, unit * held.row_multipliers[row.index]] for (i, j), row in pasta.items()]
-    beta = [[j, list(range(n)), unit * held.row_multipliers[row.index]] for j, row in total.items()]
-    beta += [[j, list(subset), unit * held.row_multipliers[row]] for (j, subset), row in cuts.items()]
+    price, waiting = _multipliers(held, conservation, pasta, lam, scale, m)
+    beta = [[j, list(range(n)), held.row_multipliers[row.index] / limit] for j, row in total.items()]
+    beta += [
+        [j, list(subset), held.row_multipliers[row] / _presence(offered[list(subset)])] for (j, subset), row in cuts.items()
+    ]
     if form.singletons:
-        beta += [[j, [i], unit * held.column_multipliers[y_columns[i, j]]] for i, j in y]
+        beta += [[j, [i], held.column_multipliers[y_columns[i, j]] / scale[i]] for i, j in y]
     return _Solution(
         held.value * unit,
         feasible * gamma,
-        alpha,
-        [[i, j, float(value)] for i, j, value in z if value > 0],
-        [[j, subset, float(value)] for j, subset, value in beta if value > 0],
+        price * unit,
+        [[i, j, unit * float(waiting[i, j])] for i, j in np.argwhere(waiting).tolist()],
+        [[j, subset, unit * float(value)] for j, subset, value in beta if value > 0],
     )
+
+
+def _presence(offered: NDArray[np.float64]) -> float:
+    """The probability that some supplier of a set of types is present if none is ever matched: the right-hand side of (2)."""
+    return -float(np.expm1(-offered.sum()))
+
+
+def _leave_enough(y: NDArray[np.float64], instance: StationaryMatchingInstance, form: Form) -> NDArray[np.float64]:
+    """y (I, J) with the row of each supplier type stated until (1) and (3) hold, which a solver does to a tolerance only."""
+    needed = y @ instance.customer_rates / instance.departure_rates + (y.max(1) if form.pasta else 0.0)
+    return y * (instance.offered / np.maximum(needed, instance.offered))[:, None]
+
+
+def _multipliers(
+    held: HeldProgramme,
+    conservation: list[Any],
+    pasta: dict[tuple[int, int], Any],
+    lam: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    n_customers: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Multipliers of (1) per supplier (I,) and of (3) per unit of y (I, J), in the unit of the programme's objective.
+
+    None is negative: a supplier may leave unmatched, so its price is not, and what the solver's tolerance leaves is cut off.
+    """
+    price = np.array([held.row_multipliers[row.index] for row in conservation]) / lam
+    waiting = np.zeros((len(lam), n_customers))
+    if pasta:
+        suppliers, customers = np.array(list(pasta)).T
+        waiting[suppliers, customers] = held.row_multipliers[[row.index for row in pasta.values()]] / scale[suppliers]
+    return np.maximum(price, 0.0), np.maximum(waiting, 0.0)
 
 
 def prove_linear_programme(instance: StationaryMatchingInstance, certificate: dict[str, Any], form: Form) -> Proof:
