@@ -82,7 +82,14 @@ def evaluate(
         if not is_count(value, low) or value > high:
             raise InputError(f"{name} must be an integer from {low} to {high}, not {shorten(value)}.")
     entry = find(id)
-    loaded = entry.model.load(policy.instance if instance is None else instance)
+    fitted = getattr(policy, "instance", None)
+    if fitted is None:
+        raise InputError(f"{type(policy).__name__} must be fitted to an instance first; call fit(instance).")
+    loaded = entry.model.load(fitted if instance is None else instance)
+    if loaded != fitted:
+        raise InputError(
+            f"{type(policy).__name__} was fitted to instance {fitted.name!r}, not to {loaded.name!r}; fit it anew."
+        )
     policy = policy.acting
     size = (replications, warmup, decisions, seed)
     if isinstance(policy, CompiledPolicy):

@@ -127,6 +127,11 @@ class CompiledPolicy(Policy):
     reads_glimpse: ClassVar[bool] = True  # whether its kernel reads observations only by the names of `Model.glimpse`
     reads_mask: ClassVar[bool] = False  # whether the kernel looks at its mask; if not, `simulate` does not compute it
 
+    @property
+    def observation_size(self) -> int:
+        """Numbers in an observation of the instance that the policy was fitted to."""
+        raise NotImplementedError
+
     def memory(self, batch: int) -> NamedTuple:
         """Zeroed memory for `batch` rows."""
         return Stream(np.zeros((batch, 4), np.uint64))
@@ -146,7 +151,14 @@ class CompiledPolicy(Policy):
         deterministic: bool = False,
         action_masks: NDArray[np.bool_] | None = None,
     ) -> tuple[Actions, Any]:
+        if not hasattr(self, "params_"):
+            raise InputError(f"{type(self).__name__} must be fitted to an instance first; call fit(instance).")
         obs = np.atleast_2d(np.asarray(observation, np.float32))
+        if obs.shape[1:] != (self.observation_size,) or np.isnan(obs).any():
+            raise InputError(
+                f"observation must be numbers of shape (B, {self.observation_size}), the observations of instance "
+                f"{self.instance.name!r}, not {shorten(obs.shape)} or NaN."
+            )
         masks = self.masks(obs) if action_masks is None else np.atleast_2d(np.asarray(action_masks, np.bool_))
         starts = np.zeros(len(obs), np.bool_) if episode_start is None else np.atleast_1d(episode_start).astype(np.bool_)
         if state is None:
@@ -154,6 +166,12 @@ class CompiledPolicy(Policy):
             starts[:] = True
         else:
             state = state.copy()
+        rows = len(views(self.Memory, state).stream)
+        if not rows == len(masks) == len(starts) == len(obs):
+            raise InputError(
+                f"observation, state, episode_start and action_masks must have one number of rows, "
+                f"not {len(obs)}, {rows}, {len(starts)} and {len(masks)}."
+            )
         actions = np.empty(len(obs), np.int64)
         if deterministic and not self.is_deterministic:
             actions[:] = self.probabilities(obs, masks).argmax(1)

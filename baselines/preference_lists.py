@@ -44,7 +44,7 @@ def waiting_kernel(obs, i):
 def customer_kernel(obs, n):
     """The type of the waiting customer: where the one-hot part of the observation is not 0."""
     j = 0
-    while obs[n + j] == 0.0:
+    while j < len(obs) - n - 1 and obs[n + j] == 0.0:
         j += 1
     return j
 
@@ -78,6 +78,10 @@ class MatchingPolicy(CompiledPolicy):
     def _prepare(self) -> None:
         """Set `params_` and the attributes that end in `_`."""
         raise NotImplementedError
+
+    @property
+    def observation_size(self) -> int:
+        return self.instance.n_suppliers + self.instance.n_customers
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
         return implied_masks(observation, self.instance.n_suppliers)

@@ -11,6 +11,7 @@ paper):
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ from matchgym.envs.stationary_matching import StationaryMatchingInstance
 MAX_STATES = 60_000
 MAX_ROUNDS = 100
 SOLVED = 1e-6  # residual of a linear system above which its solution is refused, relative to the right-hand side
+CONVERGES = 1e-3  # what the residual of one iterative solution must come down to, for the iteration to be used
+ILL_CONDITIONED = "it is too ill-conditioned; use a linear programme or simulation."
 DIRECT_STATES = 6_000  # above, a sparse factorisation in three or more dimensions fills in; iterate instead
 
 
@@ -108,17 +111,31 @@ def make_box(
     return box_of(instance, tuple(caps))
 
 
+def _iterate(matrix: sparse.spmatrix) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """An approximate solver for a large system: GMRES with an incomplete factorisation, a finer one where the first fails."""
+    for drop in (1e-2, 1e-4):
+        try:
+            factors = spilu(matrix, drop_tol=drop, fill_factor=10, permc_spec="MMD_AT_PLUS_A")
+        except RuntimeError:
+            continue
+        rough = LinearOperator(matrix.shape, factors.solve)
+
+        def correct(residual: NDArray[np.float64], rough: LinearOperator = rough) -> NDArray[np.float64]:
+            return gmres(matrix, residual, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=5)[0]
+
+        probe = np.ones(matrix.shape[0])
+        if np.linalg.norm(matrix @ correct(probe) - probe) < CONVERGES * np.linalg.norm(probe):
+            return correct
+    return splu(matrix).solve
+
+
 def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Solve a sparse system to rounding error: factorisation, or GMRES with an incomplete one, then refinement."""
     matrix = matrix.tocsc()
-    if matrix.shape[0] <= DIRECT_STATES:
-        correct = splu(matrix).solve
-    else:
-        rough = LinearOperator(matrix.shape, spilu(matrix, drop_tol=1e-2, fill_factor=10, permc_spec="MMD_AT_PLUS_A").solve)
-
-        def correct(residual: NDArray[np.float64]) -> NDArray[np.float64]:
-            return gmres(matrix, residual, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=5)[0]
-
+    try:
+        correct = splu(matrix).solve if matrix.shape[0] <= DIRECT_STATES else _iterate(matrix)
+    except RuntimeError as error:  # a factor is singular in floating point
+        raise InputError(f"the Markov chain cannot be solved ({error}): {ILL_CONDITIONED}") from None
     solution = correct(right)
     error = np.abs(right - matrix @ solution).max()
     for _ in range(8):
@@ -128,7 +145,7 @@ def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.fl
             break
         solution, error = candidate, improved
     if not error <= SOLVED * max(1.0, np.abs(right).max()):
-        raise InputError("the Markov chain is too ill-conditioned to be solved; use a linear programme or simulation.")
+        raise InputError(f"the Markov chain cannot be solved: {ILL_CONDITIONED}")
     return solution
 
 

@@ -173,7 +173,7 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
         self.render_mode = render_mode
         self.observation_space = self.model.observation_space(self.instance)
         self.action_space = gym.spaces.Discrete(self._n_actions)
-        self._mask = np.zeros(self._n_actions, np.int8)
+        self._mask = np.ones(self._n_actions, np.int8)  # until the first reset
         self._is_seeded = self._is_ready = False
         # An upper bound on the reward per unit of time, shown by `render`; set it from `matchgym.bounds`.
         self.bound: float | None = None
@@ -259,7 +259,7 @@ class VectorEnv(Rows, GymVectorEnv):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._steps = np.zeros(self.num_envs, np.int64)
         self._over = np.zeros(self.num_envs, np.bool_)
-        self._mask = np.zeros((self.num_envs, self._n_actions), np.bool_)
+        self._mask = np.ones((self.num_envs, self._n_actions), np.bool_)  # until the first reset
         self._is_seeded = self._is_ready = False
 
     def reset(

@@ -167,10 +167,6 @@ def read_array(field: str, path: Path) -> NDArray[np.float64]:
         raise InputError(f"{shorten_path(path)}: {error}") from None
 
 
-def _refuse_constant(token: str) -> float:
-    raise InputError(f"{token} is not a number; every rate and reward must be finite.")
-
-
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in pairs:
@@ -202,7 +198,7 @@ def _read_json(path: Path) -> Any:
     if deepest > MAX_NESTING:
         raise InputError(f"the file is nested {deepest} deep; an instance needs fewer than {MAX_NESTING} levels.")
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        return json.loads(text, object_pairs_hook=_refuse_duplicates)
     except json.JSONDecodeError as error:
         raise InputError(f"the file is not JSON: {error.msg} at line {error.lineno} column {error.colno}.") from None
     except InputError:
