@@ -85,6 +85,17 @@ def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *
     return array
 
 
+def as_number(field: str, value: Any, *, positive: bool) -> float:
+    """A float that is finite and > 0 (or >= 0); InputError otherwise."""
+    if isinstance(value, list | tuple | np.ndarray):
+        raise InputError(f"{field} must be one number, not {shorten(value)}.")
+    _check_numbers(field, value)
+    try:
+        return float(as_array(field, [value], 1, (1,), positive=positive)[0])
+    except InputError as error:
+        raise InputError(str(error).replace(f"{field}[0]", field)) from None
+
+
 def unknown(what: str, name: object, names: Iterable[str], where: str = "`matchgym envs` lists them") -> InputError:
     """The refusal of a name that is not among `names`: lists them if they are few, else the closest and where to look."""
     known = list(names)
