@@ -1,4 +1,4 @@
-"""A linear programme stated with PuLP, solved by HiGHS, and held open so that rows can be added to it."""
+"""A linear programme stated with PuLP, solved by HiGHS, and held open so that rows and columns can be added to it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,19 +11,21 @@ TOLERANCE = 1e-10  # primal and dual feasibility; HiGHS accepts no less
 
 
 class HeldProgramme:
-    """A maximisation problem after its first solve; `add_row` and `solve_again` continue from the last basis.
+    """A maximisation problem after its first solve; `add_row`, `add_column` and `solve_again` continue from the last basis.
 
-    Multipliers are those of a maximisation: >= 0 for a `<=` row or an upper bound, free for an equation.
+    Multipliers are those of a maximisation: >= 0 for a `<=` row or an upper bound, free for an equation. A partial programme
+    still lacks columns, without which it may be infeasible: its first solution is not looked at.
     """
 
-    def __init__(self, problem: pulp.LpProblem) -> None:
+    def __init__(self, problem: pulp.LpProblem, is_partial: bool = False) -> None:
         assert problem.sense == pulp.LpMaximize
         self.problem = problem
         problem.solve(
             pulp.HiGHS(msg=False, threads=1, primal_feasibility_tolerance=TOLERANCE, dual_feasibility_tolerance=TOLERANCE)
         )
         self.solver: Any = problem.solverModel
-        self._read()
+        if not is_partial:
+            self._read()
 
     def _read(self) -> None:
         status = self.solver.modelStatusToString(self.solver.getModelStatus())
@@ -44,7 +46,11 @@ class HeldProgramme:
         self.solver.addRow(-np.inf, upper, len(columns), columns.astype(np.int32), np.ones(len(columns)))
         return self.solver.getNumRow() - 1
 
+    def add_column(self, objective: float, rows: NDArray[np.int64], coefficients: NDArray[np.float64]) -> None:
+        """Add a variable >= 0 with these coefficients in the objective and in some rows."""
+        self.solver.addCol(-objective, 0.0, np.inf, len(rows), rows.astype(np.int32), coefficients)
+
     def solve_again(self) -> None:
-        """Solve with the rows added since."""
+        """Solve with the rows and columns added since."""
         self.solver.run()
         self._read()

@@ -1,0 +1,415 @@
+"""Bounds for matching queues: the Dynamic and Network LPs of arXiv 2501.08775, and the exact optimum when small.
+
+c(tau*) is the least cost per unit of time of a policy with throughput at least tau* = `throughput_target`; theta =
+`throughput_price` (or its default) makes the objective J = theta tau - c. The kinds of bound are
+
+    priced     an upper bound on J; exact for one queue and for small networks, by dynamic programming; else the DLPtilde below at
+               the given theta, in which queues of very many waiting suppliers count as long
+    optimum    c(tau*), exactly: dynamic programming on the joint queue lengths and a walk along the hull; small networks
+    dlp        the same for one queue: DLP (1), (2), (4) without a limit on the queue (Lemma 2.1)
+    nlp        NLP (8), (10) - (12): short queues jointly, long ones by their arrivals only (Lemma 3.1)
+    dlp-tilde  one DLP per queue, coupled by (30), (31)                                              (Appendix 6.7)
+    pooled     DLP of one queue that pools all suppliers, with the cheapest of their costs
+    fluid      min sum c z, sum_j z_ij <= lambda_i, sum_i z_ij <= gamma_j, sum z >= tau*
+
+All but `priced` bound c(tau*) from below, in cost per unit of time. fluid <= dlp-tilde <= optimum, nlp <= optimum up to its caps,
+and pooled <= optimum. Every certificate is a set of multipliers theta, beta_j, u_i and, for each block of queues, a function h on
+a box of queue lengths, which prove by weak duality that for every policy
+
+    sum_ij (r_ij + theta) x_ij - theta tau*  <=  sum_j gamma_j beta_j + sum_{i long} lambda_i u_i - theta tau*
+        + sum_blocks (max B(h) + lost) + sum_{i long, j} gamma_j (r_ij + theta - beta_j - u_i)^+
+
+with B the Bellman operator at rewards r_ij + theta - beta_j and `lost` the price of cutting off the queues (see box_proof); r is
+-c_ij for a cost and (theta at 0) the reward for J.
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matchgym.bounds.bound import Bound, Proof, certify
+from matchgym.bounds.box_proof import ExactRates, Table, exact_rates, exact_table, gain_bracket, on_grid, policy_bracket
+from matchgym.bounds.chain import Market, box_of, make_box, match_law, poisson_equation
+from matchgym.bounds.queue_blocks import Block, BlockPolicy, Mixture, Prices, make_block, mix
+from matchgym.bounds.rational import CertificateError, exact
+from matchgym.envs.instance import InputError, is_count, shorten, unknown
+from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance, pooled_frontier
+from matchgym.envs.single_queue import Rest, Segment, check_target, sufficient_cap, walk_hull
+
+KINDS = ("priced", "dlp", "optimum", "nlp", "dlp-tilde", "pooled", "fluid")  # the first is the default
+
+TRUNCATION = 1e-8  # what cutting off the queues may cost, in units of the value
+PRICED_STATES = 6_000  # joint states up to which `priced` is exact
+SHORT_STATES = 2_000  # joint states of the short queues that the rule for `nlp` chooses
+LONG_QUEUE = 20_000  # states from which `priced` counts a queue as long
+
+
+def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
+    """A bound of one of the `KINDS`; `instance` is anything `gym.make` takes. InputError for an unknown kind."""
+    if kind not in KINDS:
+        raise unknown("kind of bound", kind, KINDS)
+    functions = {
+        "priced": priced,
+        "dlp": dlp,
+        "optimum": optimum,
+        "nlp": nlp,
+        "dlp-tilde": dlp_tilde,
+        "pooled": pooled,
+        "fluid": fluid,
+    }
+    return functions[kind](instance)
+
+
+def priced(instance: Any) -> Bound:
+    """An upper bound on J = theta tau - c; `lower` too where it is exact. `solution` has the `match_rates` (n, m)."""
+    instance = MODEL.load(instance)
+    queues = range(instance.n_suppliers)
+    rewards = instance.rewards
+    try:
+        blocks = [make_block(instance, queues, _caps(instance, queues, rewards, "an exact `priced`", PRICED_STATES))]
+    except InputError:
+        caps = [sufficient_cap(offered) for offered in instance.offered]
+        blocks = [make_block(instance, [i], [caps[i]]) for i in queues if caps[i] <= LONG_QUEUE]
+    is_exact = len(blocks) == 1 and len(blocks[0].queues) == instance.n_suppliers
+    if is_exact:
+        best = blocks[0].best(rewards)
+        prices = Prices(0.0, np.zeros(instance.n_customers), np.zeros(instance.n_suppliers))
+        value, rates = best.gain, best.match_rates
+    else:
+        mixture = mix(instance, blocks, rewards)
+        value, rates, prices = mixture.value, mixture.match_rates, mixture.prices
+    return _certified("priced", instance, value + 0.0, rates, prices, blocks, rewards)
+
+
+def dlp(instance: Any) -> Bound:
+    """c(tau*) of one queue; see `optimum`. InputError for a network."""
+    instance = MODEL.load(instance)
+    if instance.n_suppliers != 1:
+        raise InputError(
+            f"dlp is the programme of one queue, and instance {instance.name!r} has {instance.n_suppliers} supplier types: "
+            "use optimum, nlp or dlp-tilde."
+        )
+    return _exact("dlp", instance)
+
+
+def optimum(instance: Any) -> Bound:
+    """c(tau*), within a certified bracket [lower, upper], by policy iteration on queues cut off at caps and a walk along the hull.
+
+    `solution` has `policies`, the two deterministic policies between which the optimum lies, each with throughput, cost,
+    law (S,) and actions (m, S), on the box `caps` in row-major order; `weight` of the second; and `match_rates` (n, m). `duals`
+    has the price of throughput. Raises InputError for a network that is too large and for a target that cannot be attained.
+    """
+    return _exact("optimum", MODEL.load(instance))
+
+
+def _caps(
+    instance: MatchingQueuesInstance,
+    queues: Sequence[int],
+    rewards: NDArray[np.float64],
+    purpose: str,
+    limit: int | None = None,
+    share: float = 1.0,
+) -> tuple[int, ...]:
+    """Caps that cost at most share TRUNCATION at these rewards; InputError if they leave more than `limit` states."""
+    chosen = list(queues)
+    market = Market(
+        instance.name,
+        instance.supplier_rates[chosen],
+        instance.departure_rates[chosen],
+        instance.customer_rates,
+        rewards[chosen],
+    )
+    worth = market.supplier_rates * rewards[chosen].max(1).clip(0)
+    tail = share * TRUNCATION * min(1.0, float(worth.sum()) or 1.0)
+    return make_box(market, tail, worth, purpose, limit).caps
+
+
+def _exact(kind: str, instance: MatchingQueuesInstance) -> Bound:
+    """The hull walk on all queues jointly."""
+    queues = range(instance.n_suppliers)
+    target = instance.throughput_target
+    ceiling = max(pooled_frontier(instance).price, float(instance.costs.max()) or 1.0)
+    for _ in range(4):
+        caps = _caps(instance, queues, np.full(instance.costs.shape, ceiling), kind)
+        block = make_block(instance, queues, caps)
+        segment, most = _walk(block, instance.costs, target)
+        if segment.price <= 2 * ceiling:
+            break
+        ceiling = 2 * segment.price  # the price is known now: cut off the queues as finely as it asks for
+    policies = [policy for policy in (segment.left, segment.right, most) if isinstance(policy, BlockPolicy)]
+    rates = segment.weight * segment.right.match_rates
+    if isinstance(segment.left, BlockPolicy):
+        rates = rates + (1 - segment.weight) * segment.left.match_rates
+    prices = Prices(segment.price, np.zeros(instance.n_customers), np.zeros(instance.n_suppliers))
+    return _certified(
+        kind, instance, segment.cost, rates, prices, [block], -instance.costs, target=target, primal=policies, segment=segment
+    )
+
+
+def _walk(block: Block, costs: NDArray[np.float64], target: float) -> tuple[Segment, BlockPolicy]:
+    """The hull at the target, and a policy of largest throughput."""
+    most = block.best(np.ones(costs.shape))
+    segment = walk_hull(lambda price: block.best(price - costs), most, check_target(target, most.throughput))
+    return segment, most
+
+
+def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] | None = None) -> Bound:
+    """NLP(caps; tau*): the queues `short` jointly, cut off at `caps` (in the same order), the others long.
+
+    By default the queues with the fewest waiting suppliers are short, as many as leave at most SHORT_STATES joint states, with
+    caps that cost nothing visible. `value` is that of the programme; what is certified is a bound on c(tau*) without caps, below
+    it by theta eta(caps) at most. `solution` has `match_rates` (n, m), `short`, `caps`, the law p (S,) of the short queues in
+    row-major order, q (m, S, |short| + 1), the law of the short queue that an arriving customer takes, none being last, and
+    y (n, m), the probability that a customer of type j is matched to the long queue i.
+    """
+    instance = MODEL.load(instance)
+    short, caps = _short_queues(instance, short, caps)
+    blocks = [make_block(instance, short, caps)] if short else []
+    mixture = _at_target(instance, blocks)
+    y = mixture.match_rates / instance.customer_rates
+    y[list(short)] = 0.0
+    solution: dict[str, Any] = {"short": short, "caps": caps, "y": y}
+    if short:
+        solution["p"], solution["q"] = _lift(mixture.policies[0], len(short))
+    else:
+        solution["p"], solution["q"] = np.ones(1), np.ones((instance.n_customers, 1, 1))
+    found = _certified("nlp", instance, -mixture.value, mixture.match_rates, mixture.prices, blocks, -instance.costs, solution)
+    found.report.update(short=list(short), caps=list(caps))
+    return found
+
+
+def _short_queues(
+    instance: MatchingQueuesInstance, short: Sequence[int] | None, caps: Sequence[int] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The short queues and their caps, as given or by the rule."""
+    n = instance.n_suppliers
+    if short is None:
+        if caps is not None:
+            raise InputError("caps are given without short; name the short queues they belong to.")
+        fewest_first = np.argsort(instance.offered, kind="stable").tolist()
+        lengths = [_short_cap(instance, i) for i in fewest_first]
+        sizes = np.cumprod([float(cap + 1) for cap in lengths])
+        count = int((sizes <= SHORT_STATES).sum())
+        chosen = sorted(range(count), key=lambda k: fewest_first[k])
+        return tuple(fewest_first[k] for k in chosen), tuple(lengths[k] for k in chosen)
+    if not all(is_count(i) and i < n for i in short) or len(set(short)) != len(short):
+        raise InputError(f"short must name different queues from 0 to {n - 1}, not {shorten(list(short))}.")
+    if caps is None:
+        return tuple(short), tuple(_short_cap(instance, i) for i in short)
+    if len(caps) != len(short) or not all(is_count(cap, 1) for cap in caps):
+        raise InputError(f"caps must be {len(short)} integers >= 1, one for each queue of short, not {shorten(list(caps))}.")
+    return tuple(short), tuple(caps)
+
+
+def _short_cap(instance: MatchingQueuesInstance, i: int) -> int:
+    return _caps(instance, [i], np.full(instance.costs.shape, float(instance.costs.max()) or 1.0), "nlp")[0]
+
+
+def _lift(policies: list[tuple[float, BlockPolicy]], n_short: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """p (S,) and q (m, S, |short| + 1) of a mixture: in each state the policies count by their share of its mass.
+
+    States of no mass follow the heaviest policy, which in steady state makes no difference.
+    """
+    masses = np.array([weight * policy.law for weight, policy in policies])
+    p = masses.sum(0)
+    shares = np.where(p > 0, masses / np.where(p > 0, p, 1.0), np.eye(len(masses))[0][:, None])
+    chosen = np.array([policy.actions[..., None] == np.arange(n_short + 1) for _, policy in policies])
+    return p / p.sum(), np.einsum("ks,kjsa->jsa", shares, chosen.astype(float))
+
+
+def dlp_tilde(instance: Any) -> Bound:
+    """DLPtilde: one DLP per queue, coupled by the target (30) and the customers (31); a lower bound on c(tau*)."""
+    instance = MODEL.load(instance)
+    blocks = [make_block(instance, [i], [sufficient_cap(offered)]) for i, offered in enumerate(instance.offered)]
+    mixture = _at_target(instance, blocks)
+    return _certified("dlp-tilde", instance, -mixture.value, mixture.match_rates, mixture.prices, blocks, -instance.costs)
+
+
+def fluid(instance: Any) -> Bound:
+    """The fluid LP; a lower bound on c(tau*) that ignores abandonment."""
+    instance = MODEL.load(instance)
+    mixture = _at_target(instance, [])
+    return _certified("fluid", instance, -mixture.value, mixture.match_rates, mixture.prices, [], -instance.costs)
+
+
+def _at_target(instance: MatchingQueuesInstance, blocks: Sequence[Block]) -> Mixture:
+    """The programme of some blocks at the target, by two phases: the largest throughput, then the least cost."""
+    pooled_frontier(instance)  # refuses a target that no policy attains
+    target = instance.throughput_target
+    most = mix(instance, blocks, np.ones(instance.costs.shape))
+    target = check_target(target, most.value)
+    return mix(instance, blocks, -instance.costs, target * (1 - 1e-13), most.found)
+
+
+def pooled(instance: Any) -> Bound:
+    """DLP of the pooled queue (`matchgym.envs.matching_queues.pooled_frontier`); its dual is the default throughput price."""
+    instance = MODEL.load(instance)
+    segment = pooled_frontier(instance)
+    offered = float(instance.supplier_rates.sum() / instance.departure_rates.min())
+    one = MatchingQueuesInstance(
+        name=instance.name,
+        supplier_rates=instance.supplier_rates.sum(keepdims=True),
+        abandonment_rate=float(instance.departure_rates.min()),
+        customer_rates=instance.customer_rates,
+        costs=instance.costs.min(0, keepdims=True),
+        throughput_target=instance.throughput_target,
+        throughput_price=segment.price,
+    )
+    block = make_block(one, [0], [sufficient_cap(offered)])
+    certificate = _multipliers(Prices(segment.price, np.zeros(one.n_customers), np.zeros(1)), [block], one.rewards)
+    return certify(
+        "pooled",
+        "lower",
+        segment.cost,
+        instance,
+        prove_pooled,
+        certificate,
+        solution={},
+        duals={"throughput": segment.price},
+        report={"throughput_price": segment.price},
+    )
+
+
+def _multipliers(prices: Prices, blocks: Sequence[Block], reduced: NDArray[np.float64]) -> dict[str, Any]:
+    """The dual part of a certificate; `reduced` are the rewards r_ij + theta - beta_j."""
+    boxes = [
+        {"queues": list(block.queues), "caps": list(block.caps), **on_grid(block.best(reduced).bias)} for block in blocks
+    ]
+    return {
+        "theta": prices.throughput,
+        "beta": prices.customers.tolist(),
+        "u": prices.suppliers.tolist(),
+        "blocks": boxes,
+    }
+
+
+def _certified(
+    kind: str,
+    instance: MatchingQueuesInstance,
+    value: float,
+    rates: NDArray[np.float64],
+    prices: Prices,
+    blocks: Sequence[Block],
+    rewards: NDArray[np.float64],
+    solution: dict[str, Any] | None = None,
+    target: float | None = None,
+    primal: Sequence[BlockPolicy] = (),
+    segment: Segment | None = None,
+) -> Bound:
+    """The bound that multipliers prove, together with policies that prove the other side, if there are any."""
+    certificate = _multipliers(prices, blocks, rewards + prices.throughput - prices.customers)
+    if segment is not None:
+        certificate["policies"] = [_policy_certificate(instance, blocks[0], policy) for policy in primal]
+        ends = [policy for policy in (segment.left, segment.right) if isinstance(policy, BlockPolicy)]
+        solution = {"caps": blocks[0].caps, "policies": ends, "weight": segment.weight}
+    price = instance.price if kind == "priced" else prices.throughput
+    return certify(
+        kind,
+        "upper" if kind == "priced" else "lower",
+        value,
+        instance,
+        prove_priced if kind == "priced" else prove_cost,
+        certificate,
+        solution={**(solution or {}), "match_rates": rates},
+        duals={"throughput": price, "customers": prices.customers, "suppliers": prices.suppliers},
+        report={
+            "throughput_target": instance.throughput_target,
+            "throughput_price": price,
+            "throughput": float(rates.sum()),
+            "cost_rate": float((instance.costs * rates).sum()),
+            "match_rates": rates.tolist(),
+        },
+    )
+
+
+def _policy_certificate(instance: MatchingQueuesInstance, block: Block, policy: BlockPolicy) -> dict[str, Any]:
+    """Functions that enclose the throughput and the cost of a policy."""
+    market = Market(
+        instance.name, instance.supplier_rates, instance.departure_rates, instance.customer_rates, np.ones(instance.costs.shape)
+    )
+    box, match = box_of(market, block.caps), None
+    match = match_law(box, policy.actions)
+    generator = box.generator(match)
+    throughput = poisson_equation(generator, box.reward_rate(match))[1]
+    costs = np.einsum("ji,jis->s", instance.customer_rates[:, None] * instance.costs.T, match)
+    cost = poisson_equation(generator, costs)[1]
+    return {"actions": policy.actions.tolist(), "throughput": on_grid(throughput), "cost": on_grid(cost)}
+
+
+def _prove(rates: ExactRates, rewards: Table, certificate: dict[str, Any]) -> tuple[Fraction, Fraction, Fraction | None]:
+    """(upper, truncation, lower): what multipliers prove of sum_ij (r_ij + theta) x_ij.
+
+    `lower` is that of the block, if there is one block of all queues and beta = 0.
+    """
+    n, m = len(rates.supplier), len(rates.customer)
+    theta = max(Fraction(0), exact(certificate["theta"]))
+    beta = [max(Fraction(0), exact(value)) for value in certificate["beta"]]
+    u = [max(Fraction(0), exact(value)) for value in certificate["u"]]
+    if len(beta) != m or len(u) != n:
+        raise CertificateError(f"a certificate needs {m} multipliers beta and {n} multipliers u.")
+    reduced = [[reward + theta - price for reward, price in zip(row, beta)] for row in rewards]
+    upper = sum((rate * price for rate, price in zip(rates.customer, beta)), Fraction(0))
+    long, truncation, lower = set(range(n)), Fraction(0), None
+    for block in certificate["blocks"]:
+        queues = block["queues"]
+        if not queues or not all(is_count(i) for i in queues) or len(set(queues)) != len(queues) or not set(queues) <= long:
+            raise CertificateError(f"a certificate has a block of queues {shorten(queues)}; blocks must be disjoint.")
+        long -= set(queues)
+        bracket = gain_bracket(rates.of(queues), [reduced[i] for i in queues], block)
+        upper += bracket.high + bracket.lost
+        truncation += bracket.lost
+        lower = bracket.low if len(queues) == n and not any(beta) else None
+    for i in long:
+        upper += rates.supplier[i] * u[i]
+        upper += sum((rate * max(Fraction(0), value - u[i]) for rate, value in zip(rates.customer, reduced[i])), Fraction(0))
+    return upper, truncation, lower
+
+
+def prove_priced(instance: MatchingQueuesInstance, certificate: dict[str, Any]) -> Proof:
+    """An upper bound on J, and a lower bound on the best J where one block holds all queues."""
+    if exact(certificate["theta"]) != 0:
+        raise CertificateError("a certificate of priced has no target, so its theta must be 0.")
+    upper, truncation, lower = _prove(exact_rates(instance), exact_table(instance.rewards), certificate)
+    return Proof(lower=lower, upper=upper, truncation=truncation)
+
+
+def prove_cost(instance: MatchingQueuesInstance, certificate: dict[str, Any]) -> Proof:
+    """A lower bound on c(tau*), and an upper bound if the certificate has policies.
+
+    Each policy has throughput at least tau_k and cost at most c_k; by mixing two of them at the start, c(tau*) is at most the
+    value at tau* of the line through (tau_k, c_k) and (tau_l, c_l), tau_k <= tau* <= tau_l.
+    """
+    rates, target = exact_rates(instance), Fraction(instance.throughput_target)
+    costs = exact_table(instance.costs)
+    upper, truncation, _ = _prove(rates, [[-cost for cost in row] for row in costs], certificate)
+    lower = max(Fraction(0), max(Fraction(0), exact(certificate["theta"])) * target - upper)
+    if "policies" not in certificate:
+        return Proof(lower=lower, truncation=truncation)
+    caps, ones = certificate["blocks"][0]["caps"], [[Fraction(1)] * len(row) for row in costs]
+    points = [(Fraction(0), Fraction(0))]
+    for policy in certificate["policies"]:
+        actions = np.array(policy["actions"], np.int64)
+        throughput, _ = policy_bracket(rates, ones, caps, actions, policy["throughput"])
+        _, cost = policy_bracket(rates, costs, caps, actions, policy["cost"])
+        points.append((throughput, max(Fraction(0), cost)))
+    found = [
+        cost + (target - left) / (right - left) * (more - cost) if right > left else min(cost, more)
+        for left, cost in points
+        for right, more in points
+        if left <= target <= right
+    ]
+    return Proof(lower=lower, upper=min(found) if found else None, truncation=truncation)
+
+
+def prove_pooled(instance: MatchingQueuesInstance, certificate: dict[str, Any]) -> Proof:
+    """As `prove_cost`, of the pooled queue."""
+    own = exact_rates(instance)
+    rates = ExactRates([sum(own.supplier, Fraction(0))], [min(own.departure)], own.customer)
+    cheapest = [min(column) for column in zip(*exact_table(instance.costs))]
+    upper, truncation, _ = _prove(rates, [[-cost for cost in cheapest]], certificate)
+    theta = max(Fraction(0), exact(certificate["theta"]))
+    return Proof(lower=max(Fraction(0), theta * Fraction(instance.throughput_target) - upper), truncation=truncation)
