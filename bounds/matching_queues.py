@@ -45,6 +45,7 @@ KINDS = ("priced", "dlp", "optimum", "nlp", "dlp-tilde", "pooled", "fluid")  # t
 TRUNCATION = 1e-8  # what cutting off the queues may cost, in units of the value
 PRICED_STATES = 6_000  # joint states up to which `priced` is exact
 SHORT_STATES = 2_000  # joint states of the short queues that the rule for `nlp` chooses
+FEASIBLE = 1e-12  # margin left to the solver by a target at the largest throughput, relative
 LONG_QUEUE = 20_000  # states from which `priced` counts a queue as long
 
 
@@ -116,6 +117,8 @@ def _caps(
 ) -> tuple[int, ...]:
     """Caps that cost at most share TRUNCATION at these rewards; InputError if they leave more than `limit` states."""
     chosen = list(queues)
+    if len(chosen) == 1:
+        return (sufficient_cap(float(instance.offered[chosen[0]])),)
     market = Market(
         instance.name,
         instance.supplier_rates[chosen],
@@ -241,8 +244,8 @@ def _at_target(instance: MatchingQueuesInstance, blocks: Sequence[Block]) -> Mix
     pooled_frontier(instance)  # refuses a target that no policy attains
     target = instance.throughput_target
     most = mix(instance, blocks, np.ones(instance.costs.shape))
-    target = check_target(target, most.value)
-    return mix(instance, blocks, -instance.costs, target * (1 - 1e-13), most.found)
+    target = min(check_target(target, most.value), most.value * (1 - FEASIBLE))
+    return mix(instance, blocks, -instance.costs, target, most.found)
 
 
 def pooled(instance: Any) -> Bound:

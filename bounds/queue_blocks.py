@@ -157,21 +157,21 @@ def mix(
     unit = float(np.abs(rewards).max() * gamma.max()) or 1.0
     aim = target if target else None  # a target of 0 does not bind
 
-    # The first master problem: long queues, and doing nothing in each block.
+    # The first master problem has the long queues only; the variable `nothing` keeps rows from being empty.
     problem = pulp.LpProblem("blocks", pulp.LpMaximize)
     y = {(i, j): problem.add_variable(f"y_{i}_{j}", 0) for i in long for j in range(m)}
-    idle = [problem.add_variable(f"idle_{b}", 0) for b in range(len(blocks))]
-    nothing = problem.add_variable("nothing", 0, 0)  # keeps rows without long queues from being empty
+    nothing = problem.add_variable("nothing", 0, 0)
     problem += pulp.LpAffineExpression([(y[i, j], gamma[j] * rewards[i, j] / unit) for i, j in y] + [(nothing, 0.0)])
     customers = [pulp.LpAffineExpression([(y[i, j], 1.0) for i in long] + [(nothing, 1.0)]) <= 1 for j in range(m)]
     suppliers = {i: pulp.LpAffineExpression([(y[i, j], gamma[j] / lam[i]) for j in range(m)]) <= 1 for i in long}
     total = [pulp.LpAffineExpression([(y[i, j], -gamma[j] / aim) for i, j in y] + [(nothing, 1.0)]) <= -1] if aim else []
-    convexity = [idle[b] == 1 for b in range(len(blocks))]
+    convexity = [pulp.LpAffineExpression([(nothing, 1.0)]) == 1 for _ in blocks]
     for name, rows in (("customer", customers), ("supplier", suppliers.values()), ("target", total), ("block", convexity)):
         for k, row in enumerate(rows):
             problem.addConstraint(row, f"{name}_{k}")
 
-    columns: list[list[BlockPolicy]] = [list(each) for each in known] if known else [[] for _ in blocks]
+    idle = [[block.best(-np.ones(rewards.shape))] for block in blocks]  # serving nobody is always possible
+    columns: list[list[BlockPolicy]] = [list(each) for each in known or idle]
     held = HeldProgramme(problem, is_partial=True)
     customer_rows = np.array([row.index for row in customers])
 
@@ -187,7 +187,7 @@ def mix(
     for b, policies in enumerate(columns):
         for policy in policies:
             add(b, policy)
-    first = len(y) + len(idle) + 1
+    first = len(y) + 1
 
     best, prices = np.inf, Prices(0.0, np.zeros(m), np.zeros(n))
     for _ in range(MAX_ROUNDS):
@@ -207,10 +207,13 @@ def mix(
             best, prices = bound, Prices(theta, beta, u)
         if best - value <= GAP * (abs(value) + unit):
             break
+        before = len(order)
         for b, answer in enumerate(answers):
-            if answer.gain > multipliers[convexity[b].index] + 0.1 * GAP * unit:
+            if answer.gain > multipliers[convexity[b].index] + 0.1 * GAP * unit / len(blocks):
                 columns[b].append(answer)
                 add(b, answer)
+        if len(order) == before:
+            break  # no policy improves the programme beyond the solver's tolerance
     else:
         if best - value > FAILED_GAP * (abs(value) + unit):
             raise RuntimeError(f"column generation has a gap of {best - value:.1e} after {MAX_ROUNDS} rounds.")
