@@ -72,6 +72,10 @@ class Policy:
         """The policy that decides: this one, unless it has chosen another when it was fitted."""
         return self
 
+    def own_value(self, max_states: int | None) -> Any:
+        """The exact value of a policy that solves its own chain, with `mean`, `error` and `match_rates`; None for the others."""
+        return None
+
     def equivalent(self) -> "tuple[Instance, Policy]":
         """An instance and a policy without hidden memory on it that earn the same: this one, unless it has a memory."""
         return self.instance, self
@@ -202,19 +206,22 @@ def build(policies: Mapping[str, type[Policy]], name: str, arguments: Mapping[st
 
 
 def parse_argument(name: str, text: str, wanted: Any) -> Any:
-    """A text as the annotated type: int, float, bool, str, any of these or None, or an array read from a JSON file."""
+    """A text as the annotated type: int, float, bool, str, integers "0,2", any of these or None, or an array in a JSON file."""
     choices = [choice for choice in typing.get_args(wanted) if choice is not type(None)] or [wanted]
     kind = choices[0]
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
+        if typing.get_origin(kind) is tuple:
+            return tuple(int(part) for part in text.split(","))
         if kind not in (int, float, str):
             return read_array(name, Path(text))
         value = kind(text)
     except (KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"parameter {name} must be of type {kind.__name__}, not {shorten(text)}.") from None
+        form = "a list such as 0,2" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
+        raise InputError(f"parameter {name} must be {form}, not {shorten(text)}.") from None
     if isinstance(value, float) and not np.isfinite(value):
         raise InputError(f"parameter {name} must be finite, not {shorten(text)}.")
     return value

@@ -49,8 +49,10 @@ FEASIBLE = 1e-12  # margin left to the solver by a target at the largest through
 LONG_QUEUE = 20_000  # states from which `priced` counts a queue as long
 
 
-def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
-    """A bound of one of the `KINDS`; `instance` is anything `gym.make` takes. InputError for an unknown kind."""
+def bound(
+    instance: Any, kind: str = KINDS[0], short: Sequence[int] | None = None, caps: Sequence[int] | None = None
+) -> Bound:
+    """A bound of one of the `KINDS`; `instance` is anything `gym.make` takes, `short` and `caps` are for `nlp`."""
     if kind not in KINDS:
         raise unknown("kind of bound", kind, KINDS)
     functions = {
@@ -62,28 +64,44 @@ def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
         "pooled": pooled,
         "fluid": fluid,
     }
+    if short is not None or caps is not None:
+        if kind != "nlp":
+            raise InputError(f"short and caps belong to the kind nlp, not to {kind}.")
+        return nlp(instance, short, caps)
     return functions[kind](instance)
 
 
 def priced(instance: Any) -> Bound:
     """An upper bound on J = theta tau - c; `lower` too where it is exact. `solution` has the `match_rates` (n, m)."""
     instance = MODEL.load(instance)
-    queues = range(instance.n_suppliers)
-    rewards = instance.rewards
-    try:
-        blocks = [make_block(instance, queues, _caps(instance, queues, rewards, "an exact `priced`", PRICED_STATES))]
-    except InputError:
-        caps = [sufficient_cap(offered) for offered in instance.offered]
-        blocks = [make_block(instance, [i], [caps[i]]) for i in queues if caps[i] <= LONG_QUEUE]
-    is_exact = len(blocks) == 1 and len(blocks[0].queues) == instance.n_suppliers
-    if is_exact:
-        best = blocks[0].best(rewards)
+    block = joint_block(instance)
+    if block is not None:
+        best = block.best(instance.rewards)
         prices = Prices(0.0, np.zeros(instance.n_customers), np.zeros(instance.n_suppliers))
-        value, rates = best.gain, best.match_rates
-    else:
-        mixture = mix(instance, blocks, rewards)
-        value, rates, prices = mixture.value, mixture.match_rates, mixture.prices
-    return _certified("priced", instance, value + 0.0, rates, prices, blocks, rewards)
+        solution = {"caps": block.caps, "actions": best.actions}
+        return _certified("priced", instance, best.gain + 0.0, best.match_rates, prices, [block], instance.rewards, solution)
+    blocks = separate_blocks(instance)
+    mixture = mix(instance, blocks, instance.rewards)
+    return _certified(
+        "priced", instance, mixture.value + 0.0, mixture.match_rates, mixture.prices, blocks, instance.rewards
+    )
+
+
+def joint_block(instance: MatchingQueuesInstance) -> Block | None:
+    """All queues in one block, cut off finely enough for the instance's rewards; None if that leaves too many states."""
+    queues = range(instance.n_suppliers)
+    if len(queues) == 1 and sufficient_cap(float(instance.offered[0])) <= LONG_QUEUE:
+        return make_block(instance, queues, [sufficient_cap(float(instance.offered[0]))])
+    try:
+        return make_block(instance, queues, _caps(instance, queues, instance.rewards, "an exact `priced`", PRICED_STATES))
+    except InputError:
+        return None
+
+
+def separate_blocks(instance: MatchingQueuesInstance) -> list[Block]:
+    """One block per queue, without the queues that are too long for it."""
+    caps = [sufficient_cap(float(offered)) for offered in instance.offered]
+    return [make_block(instance, [i], [cap]) for i, cap in enumerate(caps) if cap <= LONG_QUEUE]
 
 
 def dlp(instance: Any) -> Bound:
@@ -117,8 +135,6 @@ def _caps(
 ) -> tuple[int, ...]:
     """Caps that cost at most share TRUNCATION at these rewards; InputError if they leave more than `limit` states."""
     chosen = list(queues)
-    if len(chosen) == 1:
-        return (sufficient_cap(float(instance.offered[chosen[0]])),)
     market = Market(
         instance.name,
         instance.supplier_rates[chosen],
@@ -137,7 +153,7 @@ def _exact(kind: str, instance: MatchingQueuesInstance) -> Bound:
     target = instance.throughput_target
     ceiling = max(pooled_frontier(instance).price, float(instance.costs.max()) or 1.0)
     for _ in range(4):
-        caps = _caps(instance, queues, np.full(instance.costs.shape, ceiling), kind)
+        caps = _caps(instance, queues, np.full(instance.costs.shape, ceiling), kind, share=0.1)
         block = make_block(instance, queues, caps)
         segment, most = _walk(block, instance.costs, target)
         if segment.price <= 2 * ceiling:

@@ -121,6 +121,10 @@ class Instance:
         if not isinstance(self.name, str) or not 1 <= len(self.name) <= 100 or not self.name.isprintable():
             raise InputError(f"name must be a printable string of 1 to 100 characters, not {shorten(self.name)}.")
 
+    def measures(self, match_rates: NDArray[np.float64]) -> dict[str, float]:
+        """What a policy's match rates amount to beside the objective, by name, per unit of time; `Model.rates` of a simulation."""
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values: {"model", "name", <fields>}."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -106,6 +106,10 @@ class MatchingQueuesInstance(Instance):
         """Decisions per unit of time: objective = objective_scale x mean reward per decision."""
         return float(self.customer_rates.sum())
 
+    def measures(self, match_rates: NDArray[np.float64]) -> dict[str, float]:
+        """Throughput and cost per unit of time of match rates (n, m)."""
+        return {"throughput": float(match_rates.sum()), "cost_rate": float((self.costs * match_rates).sum())}
+
 
 def pooled_frontier(instance: MatchingQueuesInstance) -> Segment:
     """The Pareto frontier at the target of one queue that pools all suppliers; a lower bound on c(tau*).
