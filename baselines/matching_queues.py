@@ -26,7 +26,7 @@ from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance, pooled_
 from matchgym.envs.rng import uniform
 from matchgym.envs.single_queue import QueuePolicy, Rest, Segment, check_target, law_kernel, static_throughput, sufficient_cap
 
-BISECTIONS = 200  # more than enough to reach neighbouring floats
+BISECTIONS = 200  # more than enough to reach neighbouring floats, unless the target is 0
 
 
 class GateParams(NamedTuple):
@@ -148,20 +148,32 @@ class StaticThreshold(_Gate):
 
     def _prepare(self) -> None:
         instance = self.instance
-        cheapest = instance.costs.min(0)
-        order = np.argsort(cheapest, kind="stable")
-        rates = instance.customer_rates[order]
         queue = float(instance.supplier_rates.sum()), float(instance.departure_rates.min())
-        most = static_throughput(*queue, float(rates.sum()))
-        target = check_target(instance.throughput_target, most)
-        low, high = 0.0, float(rates.sum())
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if static_throughput(*queue, middle) < target else (low, middle)
-        before = np.r_[0.0, rates.cumsum()[:-1]]
-        self.served_ = np.empty(len(rates))
-        self.served_[order] = ((high - before) / rates).clip(0, 1)
-        self._open(np.column_stack([np.zeros(len(rates)), self.served_]))
+        self.served_, _ = static_threshold(*queue, instance.customer_rates, instance.costs.min(0), instance.throughput_target)
+        self._open(np.column_stack([np.zeros(len(self.served_)), self.served_]))
+
+
+def static_threshold(
+    rate: float, departure_rate: float, customer_rates: NDArray[np.float64], costs: NDArray[np.float64], target: float
+) -> tuple[NDArray[np.float64], float]:
+    """Probabilities (m,) of serving each customer type that meet a target in one queue at least cost, and that cost.
+
+    The throughput g (1 - pi_0) increases with the rate g of customers served, so that the rule serves the cheapest types, up to
+    the rate that meets the target.
+    """
+    order = np.argsort(costs, kind="stable")
+    rates = customer_rates[order]
+    target = check_target(target, static_throughput(rate, departure_rate, float(rates.sum())))
+    low, high = 0.0, float(rates.sum())
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if static_throughput(rate, departure_rate, middle) < target else (low, middle)
+    served = np.empty(len(rates))
+    served[order] = ((high - np.r_[0.0, rates.cumsum()[:-1]]) / rates).clip(0, 1)
+    share_served = static_throughput(rate, departure_rate, high) / high if high > 0 else 0.0
+    return served, share_served * float((served * customer_rates) @ costs)
 
 
 @compiled(__file__, gate_kernel)

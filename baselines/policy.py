@@ -10,7 +10,7 @@ which serves `predict` and, compiled together with the environment, `matchgym.ba
 
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -194,15 +194,18 @@ def build(policies: Mapping[str, type[Policy]], name: str, arguments: Mapping[st
     """The policy of that name, with constructor arguments given as text (NAME=VALUE); InputError if either is unknown."""
     if name not in policies:
         raise unknown("policy", name, policies)
-    known = inspect.signature(policies[name]).parameters
-    values = {}
-    for key, text in arguments.items():
+    return policies[name](**parse_arguments(policies[name], arguments, name))
+
+
+def parse_arguments(function: Callable[..., Any], arguments: Mapping[str, str], name: str) -> dict[str, Any]:
+    """Keyword arguments given as text for what is called `name`; InputError for those it does not have."""
+    known = inspect.signature(function).parameters
+    for key in arguments:
         if key not in known:
             if not known:
                 raise InputError(f"policy {name} has no parameters, so not {shorten(key)} either.")
             raise unknown(f"parameter of {name}", key, known)
-        values[key] = parse_argument(key, text, known[key].annotation)
-    return policies[name](**values)
+    return {key: parse_argument(key, text, known[key].annotation) for key, text in arguments.items()}
 
 
 def parse_argument(name: str, text: str, wanted: Any) -> Any:

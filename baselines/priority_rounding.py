@@ -30,7 +30,7 @@ from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance
 from matchgym.envs.rng import uniform
 
 VARIANTS = ("printed", "simplified")
-UNSEEN = 1e-6  # probability of a short queue at its cap from which discards can no longer be ignored
+UNSEEN = 1e-5  # probability of a short queue at its cap from which discards can no longer be ignored
 
 
 class RoundingParams(NamedTuple):

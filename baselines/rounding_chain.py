@@ -24,7 +24,7 @@ from matchgym.envs.compile import kernel
 from matchgym.envs.instance import InputError
 from matchgym.envs.matching_queues import MatchingQueuesInstance
 
-TAIL = 1e-10  # rate of what is lost to each cap, relative to the customers' rate
+TAILS = (1e-9, 1e-7)  # rate of what is lost to each cap, relative to the customers' rate; the second for large chains
 LONGEST_BUFFER = 5_000
 MAX_STATES = 1_500_000
 MAX_SHORT_STATES = 1_000  # for the laws of buffers, which take dense matrices of that size
@@ -111,7 +111,7 @@ def rounded_value(rounding: Rounding, max_states: float = MAX_STATES) -> Rounded
         queue[short] = box.queues @ law
     lost, states = 0.0, len(law)
     for queues in rounding.parts():
-        part = Part(rounding, queues, law, min(max_states, MAX_STATES))
+        part = make_part(rounding, queues, law, min(max_states, MAX_STATES))
         joint = part.solve(law)
         states = max(states, part.size)
         lost += part.lost(joint)
@@ -127,7 +127,19 @@ def rounded_value(rounding: Rounding, max_states: float = MAX_STATES) -> Rounded
     return RoundedValue(mean, error, rates, queue, buffer, empty, states)
 
 
-def buffer_law(rounding: Rounding, i: int, j: int) -> NDArray[np.float64]:
+def make_part(rounding: Rounding, queues: Sequence[int], law: NDArray[np.float64], max_states: float) -> "Part":
+    """The part with these long queues, cut off as finely as its size allows."""
+    try:
+        return Part(rounding, queues, law, TAILS[0], max_states)
+    except TooLarge:
+        return Part(rounding, queues, law, TAILS[1], max_states)
+
+
+class TooLarge(InputError):
+    """A part of the chain has too many states."""
+
+
+def buffer_law(rounding: Rounding, i: int, j: int, tail: float) -> NDArray[np.float64]:
     """The law (C + 1,) of V_ij in the simplified variant, up to a length that it exceeds at a negligible rate.
 
     (l, V) is a quasi-birth-death process: up with short matches, down with customers left unmatched; levels above 0 have
@@ -169,7 +181,7 @@ def buffer_law(rounding: Rounding, i: int, j: int) -> NDArray[np.float64]:
     level = _stationary(same + down + step @ down)
     level /= (level @ np.linalg.inv(np.eye(size) - step)).sum()
     masses, rate = [], up.sum(1)
-    limit = TAIL * float(instance.customer_rates.sum())
+    limit = tail * float(instance.customer_rates.sum())
     while len(masses) < LONGEST_BUFFER and level @ rate > limit:
         masses.append(level.sum())
         level = level @ step
@@ -188,10 +200,12 @@ def _stationary(generator: NDArray[np.float64]) -> NDArray[np.float64]:
 class Part:
     """The chain of the short queues, some long queues and their buffers. States are the cells of an array of shape `shape`."""
 
-    def __init__(self, rounding: Rounding, queues: Sequence[int], law: NDArray[np.float64], max_states: float) -> None:
+    def __init__(
+        self, rounding: Rounding, queues: Sequence[int], law: NDArray[np.float64], tail: float, max_states: float
+    ) -> None:
         instance = rounding.instance
         self.rounding, self.queues = rounding, list(queues)
-        limit = TAIL * float(instance.customer_rates.sum())
+        limit = tail * float(instance.customer_rates.sum())
         axes: list[tuple[Axis, NDArray[np.float64]]] = [(("short",), law)]
         for i in queues:
             cap = 1
@@ -200,7 +214,7 @@ class Part:
             axes.append((("queue", i), np.ones(cap + 1)))
         for i, j in rounding.buffers(queues):
             self._refuse([len(start) for _, start in axes], max_states)
-            axes.append((("buffer", i, j), buffer_law(rounding, i, j)))
+            axes.append((("buffer", i, j), buffer_law(rounding, i, j, tail)))
         self.axes = [axis for axis, _ in axes]
         self.shape = tuple(len(start) for _, start in axes)
         self._refuse(self.shape, max_states)
@@ -211,7 +225,7 @@ class Part:
 
     def _refuse(self, extents: Sequence[int], max_states: float) -> None:
         if math.prod(extents) > max_states:
-            raise InputError(
+            raise TooLarge(
                 f"the exact value of priority-rounding needs more than {max_states:.0f} states for instance "
                 f"{self.rounding.instance.name!r}: raise eps, name fewer short queues or smaller caps, or use simulation."
             )

@@ -42,6 +42,7 @@ class Bound:
     certificate: dict[str, Any]  # JSON values
     instance: Instance = field(repr=False)
     prove: Prover = field(repr=False)
+    unit: str = "reward per unit of time"
     report: dict[str, Any] = field(default_factory=dict)  # JSON values that the command line shows besides
 
     @property

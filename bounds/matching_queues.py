@@ -42,6 +42,7 @@ from matchgym.envs.single_queue import Rest, Segment, check_target, sufficient_c
 
 KINDS = ("priced", "dlp", "optimum", "nlp", "dlp-tilde", "pooled", "fluid")  # the first is the default
 
+COST_UNIT = "cost per unit of time"
 TRUNCATION = 1e-8  # what cutting off the queues may cost, in units of the value
 PRICED_STATES = 6_000  # joint states up to which `priced` is exact
 SHORT_STATES = 2_000  # joint states of the short queues that the rule for `nlp` chooses
@@ -289,6 +290,7 @@ def pooled(instance: Any) -> Bound:
         certificate,
         solution={},
         duals={"throughput": segment.price},
+        unit=COST_UNIT,
         report={"throughput_price": segment.price},
     )
 
@@ -335,6 +337,7 @@ def _certified(
         certificate,
         solution={**(solution or {}), "match_rates": rates},
         duals={"throughput": price, "customers": prices.customers, "suppliers": prices.suppliers},
+        unit="reward per unit of time" if kind == "priced" else COST_UNIT,
         report={
             "throughput_target": instance.throughput_target,
             "throughput_price": price,
