@@ -225,11 +225,11 @@ def draw_frontier(figure: Any, data: dict[str, Any]) -> None:
         static = data["static"]
         axes.plot(static["throughput"], static["cost_rate"], color=RED, linewidth=1.5, linestyle=(0, (5, 2)), label="static rules")
     axes.axvline(data["throughput_target"], color=MUTED, linewidth=1, linestyle=":", label="target")
-    markers = "osD^vP*Xh<>"
+    markers = "osD^vPXh<>"
     for k, point in enumerate(data["policies"]):
         x, y = point["throughput"], point["cost_rate"]
         name = point["policy"] + ("" if point["is_exact"] else " (simulated)")
-        axes.plot([x], [y], markers[k % len(markers)], markersize=6, label=name, zorder=4, markeredgecolor="white", linestyle="none")
+        axes.plot([x], [y], markers[k % len(markers)], markersize=8, label=name, zorder=4, markeredgecolor="white", markeredgewidth=0.6, linestyle="none")
         if not point["is_exact"]:
             low, high = point["cost_rate_interval"]
             axes.plot([x, x], [low, high], color=INK, linewidth=1, zorder=3)

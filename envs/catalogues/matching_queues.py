@@ -1,6 +1,6 @@
 """Instances of matching queues.
 
-`hard` is the paper's instance of Figure 1(b) at any abandonment rate, `random_queue` draws one of Figure 1(a). The networks are
+Networks state a throughput price: the dual of `optimum`, or else of `dlp-tilde`, at the target, rounded. `hard` is the paper's instance of Figure 1(b) at any abandonment rate, `random_queue` draws one of Figure 1(a). The networks are
 stylised; `random_network` is seeded and reproducible.
 """
 
@@ -47,15 +47,15 @@ def random_queue(seed: int, target: float = 2.5) -> Fields:
 
 def duo() -> Fields:
     """Two queues, three customer types, small enough for the exact optimum; the scarce queue is the cheap one."""
-    return _fields("duo", [1.0, 3.0], 1.0, [1.0, 1.5, 2.0], [[0.0, 0.5, 1.5], [1.0, 0.25, 2.0]], 2.0)
+    return _fields("duo", [1.0, 3.0], 1.0, [1.0, 1.5, 2.0], [[0.0, 0.5, 1.5], [1.0, 0.25, 2.0]], 2.0, 1.8727)
 
 
 def short_long() -> Fields:
     """A short and a long queue, two customer types: where Priority Rounding differs from its linear programme."""
-    return _fields("short-long", [1.0, 8.0], 1.0, [2.0, 5.0], [[0.0, 0.5], [1.0, 0.8]], 4.0)
+    return _fields("short-long", [1.0, 8.0], 1.0, [2.0, 5.0], [[0.0, 0.5], [1.0, 0.8]], 5.5, 1.0491)
 
 
-def random_network(n_suppliers: int, n_customers: int, seed: int, load: float = 0.5) -> Fields:
+def random_network(n_suppliers: int, n_customers: int, seed: int, load: float = 0.5, price: float | None = None) -> Fields:
     """Rates uniform on (0.5, 2), costs uniform on (0, 2), abandonment 0.5; the target is `load` times the scarcer side."""
     rng = np.random.default_rng(seed)
     suppliers, customers = rng.uniform(0.5, 2, n_suppliers).round(3), rng.uniform(0.5, 2, n_customers).round(3)
@@ -66,6 +66,7 @@ def random_network(n_suppliers: int, n_customers: int, seed: int, load: float = 
         customers,
         rng.uniform(0, 2, (n_suppliers, n_customers)).round(3),
         round(load * float(min(suppliers.sum(), customers.sum())), 3),
+        price,
     )
 
 
@@ -79,7 +80,7 @@ def couriers() -> Fields:
     orders = np.array([0.4, 0.8, 1.6, 0.8, 0.4])
     couriers = np.array([1.2, 0.9, 0.6, 0.9, 1.2])
     distance = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
-    return _fields("couriers", couriers, 1 / 12, orders, 3 + 6 * distance, round(0.7 * float(orders.sum()), 6))
+    return _fields("couriers", couriers, 1 / 12, orders, 3 + 6 * distance, round(0.7 * float(orders.sum()), 6), 9.0151)
 
 
 CATALOGUE: dict[str, Callable[[], Fields]] = {
@@ -90,7 +91,7 @@ CATALOGUE: dict[str, Callable[[], Fields]] = {
     "duo": duo,
     "short-long": short_long,
     "couriers": couriers,
-    "random-3x4": partial(random_network, 3, 4, seed=7),
-    "random-10x10": partial(random_network, 10, 10, seed=0),
-    "random-40x40": partial(random_network, 40, 40, seed=0),
+    "random-3x4": partial(random_network, 3, 4, seed=7, price=1.0077),
+    "random-10x10": partial(random_network, 10, 10, seed=0, price=0.2465),
+    "random-40x40": partial(random_network, 40, 40, seed=0, price=0.045),
 }
