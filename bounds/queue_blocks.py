@@ -182,8 +182,10 @@ def mix(
         value = float((rewards * policy.match_rates).sum()) / unit
         held.add_column(value, np.r_[rows, convexity[b].index], np.r_[rates, 1.0])
         order.append((b, policy))
+        met.add((b, policy.actions.tobytes()))
 
     order: list[tuple[int, BlockPolicy]] = []
+    met: set[tuple[int, bytes]] = set()
     for b, policies in enumerate(columns):
         for policy in policies:
             add(b, policy)
@@ -209,14 +211,14 @@ def mix(
             break
         before = len(order)
         for b, answer in enumerate(answers):
-            if answer.gain > multipliers[convexity[b].index] + 0.1 * GAP * unit / len(blocks):
+            is_better = answer.gain > multipliers[convexity[b].index] + 0.1 * GAP * unit / len(blocks)
+            if is_better and (b, answer.actions.tobytes()) not in met:
                 columns[b].append(answer)
                 add(b, answer)
         if len(order) == before:
             break  # no policy improves the programme beyond the solver's tolerance
-    else:
-        if best - value > FAILED_GAP * (abs(value) + unit):
-            raise RuntimeError(f"column generation has a gap of {best - value:.1e} after {MAX_ROUNDS} rounds.")
+    if best - value > FAILED_GAP * (abs(value) + unit):
+        raise RuntimeError(f"column generation ended with a gap of {best - value:.1e} on {instance.name!r}.")
 
     rates = np.zeros((n, m))
     for (i, j), variable in y.items():
