@@ -138,7 +138,7 @@ class PriorityRounding(CompiledPolicy):
         self.params_ = RoundingParams(
             short=np.array(solution["short"], np.int64),
             caps=np.array(solution["caps"], np.int64),
-            short_choice=_rounded_up(q[:, :, :-1].cumsum(2).reshape(-1, len(solution["short"]))),
+            short_choice=_rounded_up(q[:, :, :-1].cumsum(2).reshape(len(q) * q.shape[1], len(solution["short"]))),
             long_choice=((1 - self.eps) * y.T).cumsum(1),
             surplus_choice=_rounded_up(surplus.T.cumsum(1)),
             is_contentious=self.contentious_.astype(np.int64),
