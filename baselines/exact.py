@@ -1,4 +1,4 @@
-"""Exact long-run values of policies on small instances of matching with waiting suppliers, and the choice of the best of several."""
+"""Exact long-run values of policies on small instances of matching with waiting suppliers, and the best of several."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -24,7 +24,7 @@ from matchgym.envs.compile import IntegerTable, RealTable, kernel
 from matchgym.envs.instance import InputError
 from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance, pooled_frontier
 from matchgym.envs.rng import uniform
-from matchgym.envs.single_queue import QueuePolicy, Rest, Segment, check_target, law_kernel, static_throughput, sufficient_cap
+from matchgym.envs.single_queue import Rest, Segment, check_target, law_kernel, static_throughput
 
 BISECTIONS = 200  # more than enough to reach neighbouring floats, unless the target is 0
 
@@ -181,8 +181,8 @@ class DynamicThreshold(_Gate):
     """The optimum of the Dynamic LP: serve type j iff at least b_j suppliers wait, with one randomising state.
 
     Optimal for one queue. In a network it decides by the total number waiting, as if the queues were one, and serves by the
-    cheapest waiting supplier; the target is then met if all abandonment rates agree. `chance_` (m, L + 1) has the probability of
-    serving each type in each state.
+    cheapest waiting supplier; the target is then met if all abandonment rates agree. `chance_` (m, L + 1) has the probability
+    of serving each type in each state.
     """
 
     def _prepare(self) -> None:

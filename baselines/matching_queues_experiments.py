@@ -1,7 +1,7 @@
 """Figure 1 of arXiv 2501.08775, and the frontier of cost and throughput of any instance.
 
-The adaptivity gap is static / adaptive: the cost of the best rule (k, p) that ignores the queue over that of the best policy, at
-the same throughput; 1 where both are 0.
+The adaptivity gap is static / adaptive: the cost of the best rule (k, p) that ignores the queue over that of the best policy,
+at the same throughput; 1 where both are 0.
 """
 
 from typing import Any
@@ -60,7 +60,9 @@ def random_gaps(progress: Progress) -> dict[str, Any]:
                 "mean_extra_percent": float(extra.mean()),
                 "share_above_5_percent": float((extra > 5).mean()),
                 "worst_extra_percent": float(extra.max()),
-                "quantiles_percent": dict(zip(("5", "25", "50", "75", "95"), np.quantile(extra, [0.05, 0.25, 0.5, 0.75, 0.95]))),
+                "quantiles_percent": dict(
+                    zip(("5", "25", "50", "75", "95"), np.quantile(extra, [0.05, 0.25, 0.5, 0.75, 0.95]))
+                ),
                 "gaps": gaps,
             }
         )
@@ -93,7 +95,7 @@ def critical_rate() -> float:
 
 
 def limit_gap(rate: float) -> float:
-    """The gap's limit from above at mu*: static marginal cost (1 - pi_0) / tau'(g) at g = 4.8 over the adaptive one, c_3 = 1."""
+    """The gap's limit from above at mu*: the static marginal cost (1 - pi_0) / tau'(g) at g = 4.8 over the adaptive one, 1."""
     cap, step = sufficient_cap(4.0 / rate), 1e-4
     law = np.empty(cap + 1)
     law_kernel(4.0, rate, np.full(cap + 1, 4.8), law)
@@ -223,13 +225,25 @@ def draw_frontier(figure: Any, data: dict[str, Any]) -> None:
     axes.plot(curve["throughput"], curve["cost_rate"], color=BLUE, linewidth=2, label=label)
     if data["static"]:
         static = data["static"]
-        axes.plot(static["throughput"], static["cost_rate"], color=RED, linewidth=1.5, linestyle=(0, (5, 2)), label="static rules")
+        axes.plot(
+            static["throughput"], static["cost_rate"], color=RED, linewidth=1.5, linestyle=(0, (5, 2)), label="static rules"
+        )
     axes.axvline(data["throughput_target"], color=MUTED, linewidth=1, linestyle=":", label="target")
     markers = "osD^vPXh<>"
     for k, point in enumerate(data["policies"]):
         x, y = point["throughput"], point["cost_rate"]
         name = point["policy"] + ("" if point["is_exact"] else " (simulated)")
-        axes.plot([x], [y], markers[k % len(markers)], markersize=8, label=name, zorder=4, markeredgecolor="white", markeredgewidth=0.6, linestyle="none")
+        axes.plot(
+            [x],
+            [y],
+            markers[k % len(markers)],
+            markersize=8,
+            label=name,
+            zorder=4,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            linestyle="none",
+        )
         if not point["is_exact"]:
             low, high = point["cost_rate_interval"]
             axes.plot([x, x], [low, high], color=INK, linewidth=1, zorder=3)

@@ -73,7 +73,7 @@ class Policy:
         return self
 
     def own_value(self, max_states: int | None) -> Any:
-        """The exact value of a policy that solves its own chain, with `mean`, `error` and `match_rates`; None for the others."""
+        """The exact value, with `mean`, `error` and `match_rates`, of a policy that solves its own chain; else None."""
         return None
 
     def equivalent(self) -> "tuple[Instance, Policy]":

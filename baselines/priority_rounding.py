@@ -1,7 +1,7 @@
 """Priority Rounding (arXiv 2501.08775, Algorithm 1): the Network LP's solution turned into a policy.
 
-Short queues follow the solution exactly: in short state l, a customer of type j takes short queue i with probability q^l_j(i). The
-match with a long queue i that the solution also wants, with probability y_ij, is kept if no short match is made. Types with
+Short queues follow the solution exactly: in short state l, a customer of type j takes short queue i with probability q^l_j(i).
+The match with a long queue i that the solution also wants, with probability y_ij, is kept if no short match is made. Types with
 x_short,j >= eps are contentious: too many of their long matches would be lost to short ones, so each lost one is put into a
 virtual buffer V_ij, from which customers left unmatched make up for it.
 
@@ -105,8 +105,8 @@ class PriorityRounding(CompiledPolicy):
     variant : "printed", or "simplified" as in the proofs: a customer whose long queue is empty does not look into the buffers.
     short, caps : short queues and their caps; by default as `matchgym.bounds.matching_queues.nlp` chooses them.
 
-    `solution_` is that of `nlp`, `contentious_` (m,) names the types. A queue that is rarely at its cap is simulated as if nobody
-    were ever discarded; with smaller caps the discarded suppliers, whom no observation shows, call for the exact value.
+    `solution_` is that of `nlp`, `contentious_` (m,) names the types. A queue that is rarely at its cap is simulated as if
+    nobody were ever discarded; with smaller caps the discarded suppliers, whom no observation shows, call for the exact value.
     """
 
     Params: ClassVar[type] = RoundingParams

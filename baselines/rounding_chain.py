@@ -1,12 +1,14 @@
 """The Markov chain of Priority Rounding, solved exactly up to truncation.
 
-A state holds the short queues l, long queues L_i and buffers V_ij. The short queues run by themselves (Lemma 3.2), and long queues
-meet only through buffers: in the printed variant where they share a contentious type, in the simplified variant not at all. So
-the chain splits into parts, each with the short queues and some long queues with their buffers, which are solved one by one.
+A state holds the short queues l, long queues L_i and buffers V_ij. The short queues run by themselves (Lemma 3.2), and long
+queues meet only through buffers: in the printed variant where they share a contentious type, in the simplified variant not at
+all. So the chain splits into parts, each with the short queues and some long queues with their buffers, which are solved one by
+one.
 
-Long queues are cut off where Poisson(lambda_i / mu_i) rarely is, buffers where those of the simplified variant rarely are: these
-depend on l only, so that their law is found first (a quasi-birth-death process), and no buffer of the printed variant is longer,
-for it is emptied at least as fast. Each supplier or increment lost to a cap changes at most one match and the one in its place.
+Long queues are cut off where Poisson(lambda_i / mu_i) rarely is, buffers where those of the simplified variant rarely are:
+these depend on l only, so that their law is found first (a quasi-birth-death process), and no buffer of the printed variant is
+longer, for it is emptied at least as fast. Each supplier or increment lost to a cap changes at most one match and the one in
+its place.
 """
 
 import math
@@ -186,7 +188,9 @@ def buffer_law(rounding: Rounding, i: int, j: int, tail: float) -> NDArray[np.fl
         masses.append(level.sum())
         level = level @ step
     if len(masses) == LONGEST_BUFFER:
-        raise InputError(f"eps: the buffer of queue {i} and customer type {j} is too long at eps = {rounding.eps:g}; raise eps.")
+        raise InputError(
+            f"eps: the buffer of queue {i} and customer type {j} is too long at eps = {rounding.eps:g}; raise eps."
+        )
     return np.array([*masses, level.sum()])
 
 
@@ -258,10 +262,11 @@ class Part:
     def flows(self) -> Iterator[tuple[NDArray[np.float64], dict[Axis, Any]]]:
         """Every kind of transition: its rates (N,) and what it does, axis -> change of the coordinate, or new coordinates."""
         rounding, instance, box = self.rounding, self.rounding.instance, self.rounding.box
-        l = self.place(("short",))
+        state = self.place(("short",))
         for a, i in enumerate(rounding.short):
-            yield np.where(box.up[a] != np.arange(box.size), instance.supplier_rates[i], 0.0)[l], {("short",): box.up[a][l]}
-            yield (instance.departure_rates[i] * box.queues[a])[l], {("short",): box.down[a][l]}
+            arriving = np.where(box.up[a] != np.arange(box.size), instance.supplier_rates[i], 0.0)
+            yield arriving[state], {("short",): box.up[a][state]}
+            yield (instance.departure_rates[i] * box.queues[a])[state], {("short",): box.down[a][state]}
         for i in self.queues:
             waiting = self.place(("queue", i))
             cap = self.shape[self.axes.index(("queue", i))] - 1
@@ -274,14 +279,14 @@ class Part:
         for j in range(instance.n_customers):
             mine = [i for i, k in buffers if k == j]
             for a, rate in enumerate(rounding.short_rates(j)):
-                down, rest = box.down[a][l], np.full(self.size, 1.0)
+                down, rest = box.down[a][state], np.full(self.size, 1.0)
                 for i in mine:
                     full = self.place(("buffer", i, j))
                     room = full < self.shape[self.axes.index(("buffer", i, j))] - 1
                     share = (1 - rounding.eps) * rounding.y[i, j] * room
-                    yield rate[l] * share, {("short",): down, ("buffer", i, j): full + 1}
+                    yield rate[state] * share, {("short",): down, ("buffer", i, j): full + 1}
                     rest -= share
-                yield rate[l] * rest, {("short",): down}
+                yield rate[state] * rest, {("short",): down}
             for i in mine:
                 draw, full, waiting = self.draw_rate(i, j), self.place(("buffer", i, j)), self.place(("queue", i))
                 both = {("buffer", i, j): full - 1, ("queue", i): waiting - 1}
@@ -333,7 +338,7 @@ class Part:
             if residual <= BALANCED * (out @ joint):
                 return joint
         raise InputError(
-            f"the exact value of priority-rounding on {self.rounding.instance.name!r} did not converge: raise eps or use simulation."
+            f"the exact value of priority-rounding on {self.rounding.instance.name!r} did not converge: raise eps, or simulate."
         )
 
     def match_rates(self, joint: NDArray[np.float64], i: int) -> NDArray[np.float64]:

@@ -1,10 +1,10 @@
 """What functions on a box of queues prove about gains, in integers of a common unit.
 
-For every h on the box, min_Q B(h)(Q) <= g_box <= max_Q B(h)(Q), with B the right-hand side of the Bellman equation and g_box the
-largest gain on the box. Losing suppliers at a cap is an admissible policy of the system without caps, so the minimum bounds its
-best gain from below. Conversely, replace in its best policy the suppliers that the box loses by fictitious ones: each spoils at
-most one match, so that adding sum_i lambda_i (max_j r_ij)^+ Pr[Poisson(lambda_i / mu_i) >= C_i] to the maximum bounds it from
-above. With the actions of a fixed policy in place of the best ones, the same extremes enclose the gain of that policy.
+For every h on the box, min_Q B(h)(Q) <= g_box <= max_Q B(h)(Q), with B the right-hand side of the Bellman equation and g_box
+the largest gain on the box. Losing suppliers at a cap is an admissible policy of the system without caps, so the minimum bounds
+its best gain from below. Conversely, replace in its best policy the suppliers that the box loses by fictitious ones: each
+spoils at most one match, so that adding sum_i lambda_i (max_j r_ij)^+ Pr[Poisson(lambda_i / mu_i) >= C_i] to the maximum bounds
+it from above. With the actions of a fixed policy in place of the best ones, the same extremes enclose the gain of that policy.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,8 @@
 c(tau*) is the least cost per unit of time of a policy with throughput at least tau* = `throughput_target`; theta =
 `throughput_price` (or its default) makes the objective J = theta tau - c. The kinds of bound are
 
-    priced     an upper bound on J; exact for one queue and for small networks, by dynamic programming; else the DLPtilde below at
-               the given theta, in which queues of very many waiting suppliers count as long
+    priced     an upper bound on J; exact for one queue and for small networks, by dynamic programming; else the DLPtilde
+               below at the given theta, in which queues of very many waiting suppliers count as long
     optimum    c(tau*), exactly: dynamic programming on the joint queue lengths and a walk along the hull; small networks
     dlp        the same for one queue: DLP (1), (2), (4) without a limit on the queue (Lemma 2.1)
     nlp        NLP (8), (10) - (12): short queues jointly, long ones by their arrivals only (Lemma 3.1)
@@ -12,18 +12,17 @@ c(tau*) is the least cost per unit of time of a policy with throughput at least 
     pooled     DLP of one queue that pools all suppliers, with the cheapest of their costs
     fluid      min sum c z, sum_j z_ij <= lambda_i, sum_i z_ij <= gamma_j, sum z >= tau*
 
-All but `priced` bound c(tau*) from below, in cost per unit of time. fluid <= dlp-tilde <= optimum, nlp <= optimum up to its caps,
-and pooled <= optimum. Every certificate is a set of multipliers theta, beta_j, u_i and, for each block of queues, a function h on
-a box of queue lengths, which prove by weak duality that for every policy
+All but `priced` bound c(tau*) from below, in cost per unit of time. fluid <= dlp-tilde <= optimum, nlp <= optimum up to its
+caps, and pooled <= optimum. Every certificate is a set of multipliers theta, beta_j, u_i and, for each block of queues, a
+function h on a box of queue lengths, which prove by weak duality that for every policy
 
     sum_ij (r_ij + theta) x_ij - theta tau*  <=  sum_j gamma_j beta_j + sum_{i long} lambda_i u_i - theta tau*
         + sum_blocks (max B(h) + lost) + sum_{i long, j} gamma_j (r_ij + theta - beta_j - u_i)^+
 
-with B the Bellman operator at rewards r_ij + theta - beta_j and `lost` the price of cutting off the queues (see box_proof); r is
--c_ij for a cost and (theta at 0) the reward for J.
+with B the Bellman operator at rewards r_ij + theta - beta_j and `lost` the price of cutting off the queues (see box_proof); r
+is -c_ij for a cost and (theta at 0) the reward for J.
 """
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -38,7 +37,7 @@ from matchgym.bounds.queue_blocks import Block, BlockPolicy, Mixture, Prices, ma
 from matchgym.bounds.rational import CertificateError, exact
 from matchgym.envs.instance import InputError, is_count, shorten, unknown
 from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance, pooled_frontier
-from matchgym.envs.single_queue import Rest, Segment, check_target, sufficient_cap, walk_hull
+from matchgym.envs.single_queue import Segment, check_target, sufficient_cap, walk_hull
 
 KINDS = ("priced", "dlp", "optimum", "nlp", "dlp-tilde", "pooled", "fluid")  # the first is the default
 
@@ -50,9 +49,7 @@ FEASIBLE = 1e-12  # margin left to the solver by a target at the largest through
 LONG_QUEUE = 20_000  # states from which `priced` counts a queue as long
 
 
-def bound(
-    instance: Any, kind: str = KINDS[0], short: Sequence[int] | None = None, caps: Sequence[int] | None = None
-) -> Bound:
+def bound(instance: Any, kind: str = KINDS[0], short: Sequence[int] | None = None, caps: Sequence[int] | None = None) -> Bound:
     """A bound of one of the `KINDS`; `instance` is anything `gym.make` takes, `short` and `caps` are for `nlp`."""
     if kind not in KINDS:
         raise unknown("kind of bound", kind, KINDS)
@@ -83,9 +80,7 @@ def priced(instance: Any) -> Bound:
         return _certified("priced", instance, best.gain + 0.0, best.match_rates, prices, [block], instance.rewards, solution)
     blocks = separate_blocks(instance)
     mixture = mix(instance, blocks, instance.rewards)
-    return _certified(
-        "priced", instance, mixture.value + 0.0, mixture.match_rates, mixture.prices, blocks, instance.rewards
-    )
+    return _certified("priced", instance, mixture.value + 0.0, mixture.match_rates, mixture.prices, blocks, instance.rewards)
 
 
 def joint_block(instance: MatchingQueuesInstance) -> Block | None:
@@ -117,7 +112,8 @@ def dlp(instance: Any) -> Bound:
 
 
 def optimum(instance: Any) -> Bound:
-    """c(tau*), within a certified bracket [lower, upper], by policy iteration on queues cut off at caps and a walk along the hull.
+    """c(tau*), within a certified bracket [lower, upper], by policy iteration on queues cut off at caps and a walk along the
+    hull.
 
     `solution` has `policies`, the two deterministic policies between which the optimum lies, each with throughput, cost,
     law (S,) and actions (m, S), on the box `caps` in row-major order; `weight` of the second; and `match_rates` (n, m). `duals`
@@ -180,9 +176,9 @@ def _walk(block: Block, costs: NDArray[np.float64], target: float) -> tuple[Segm
 def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] | None = None) -> Bound:
     """NLP(caps; tau*): the queues `short` jointly, cut off at `caps` (in the same order), the others long.
 
-    By default the queues with the fewest waiting suppliers are short, as many as leave at most SHORT_STATES joint states, with
-    caps that cost nothing visible. `value` is that of the programme; what is certified is a bound on c(tau*) without caps, below
-    it by theta eta(caps) at most. `solution` has `match_rates` (n, m), `short`, `caps`, the law p (S,) of the short queues in
+    By default the queues with the fewest waiting suppliers are short, as many as leave at most SHORT_STATES joint states,
+    with caps that cost nothing visible. `value` is that of the programme; what is certified is a bound on c(tau*) without
+    caps, below it by theta eta(caps) at most. `solution` has `match_rates` (n, m), `short`, `caps`, the law p (S,) of the short queues in
     row-major order, q (m, S, |short| + 1), the law of the short queue that an arriving customer takes, none being last, and
     y (n, m), the probability that a customer of type j is matched to the long queue i.
     """
@@ -297,9 +293,7 @@ def pooled(instance: Any) -> Bound:
 
 def _multipliers(prices: Prices, blocks: Sequence[Block], reduced: NDArray[np.float64]) -> dict[str, Any]:
     """The dual part of a certificate; `reduced` are the rewards r_ij + theta - beta_j."""
-    boxes = [
-        {"queues": list(block.queues), "caps": list(block.caps), **on_grid(block.best(reduced).bias)} for block in blocks
-    ]
+    boxes = [{"queues": list(block.queues), "caps": list(block.caps), **on_grid(block.best(reduced).bias)} for block in blocks]
     return {
         "theta": prices.throughput,
         "beta": prices.customers.tolist(),

@@ -20,7 +20,7 @@ GRID = 25  # targets of a lower bound
 
 @dataclass(frozen=True)
 class Frontier:
-    """A convex piecewise linear curve through (throughput, cost); kind "optimum": c itself; "dlp-tilde": a lower bound on it."""
+    """A convex curve, linear between its points (throughput, cost): c if the kind is "optimum", else a lower bound on it."""
 
     kind: str
     points: list[tuple[float, float]]
@@ -64,7 +64,9 @@ def hull(solve: Callable[[float], Point], left: Point, right: Point) -> list[Poi
             continue
         price = max(0.0, (high.cost - low.cost) / width)
         found = solve(price)
-        if price * (found.throughput - low.throughput) - (found.cost - low.cost) <= FLAT * (price * high.throughput + high.cost):
+        if price * (found.throughput - low.throughput) - (found.cost - low.cost) <= FLAT * (
+            price * high.throughput + high.cost
+        ):
             continue
         if found.throughput >= right.throughput * (1 - FLAT):  # as many matches at less cost
             vertices[vertices.index(right)] = found

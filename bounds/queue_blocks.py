@@ -86,7 +86,7 @@ class QueueBlock:
 
 
 class BoxBlock:
-    """Several queues together, solved by policy iteration on the box of their lengths; each call starts from the last policy."""
+    """Several queues together: policy iteration on the box of their lengths, each time from the last policy on."""
 
     def __init__(self, instance: MatchingQueuesInstance, queues: Sequence[int], caps: Sequence[int]) -> None:
         self.instance, self.queues, self.caps = instance, tuple(queues), tuple(caps)

@@ -122,7 +122,7 @@ class Instance:
             raise InputError(f"name must be a printable string of 1 to 100 characters, not {shorten(self.name)}.")
 
     def measures(self, match_rates: NDArray[np.float64]) -> dict[str, float]:
-        """What a policy's match rates amount to beside the objective, by name, per unit of time; `Model.rates` of a simulation."""
+        """What match rates amount to beside the objective, by name, per unit of time; `Model.rates` counts the same."""
         return {}
 
     def to_dict(self) -> dict[str, Any]:

@@ -114,9 +114,9 @@ class MatchingQueuesInstance(Instance):
 def pooled_frontier(instance: MatchingQueuesInstance) -> Segment:
     """The Pareto frontier at the target of one queue that pools all suppliers; a lower bound on c(tau*).
 
-    It has arrivals sum_i lambda_i, abandonment min_i mu_i and costs min_i c_ij. Whatever a policy does with the n queues, it can
-    do with their total, dropping suppliers that abandon sooner, at no higher cost. With one queue the bound is exact; with a
-    common mu it attains the same throughputs as the network, for any waiting supplier can serve any customer.
+    It has arrivals sum_i lambda_i, abandonment min_i mu_i and costs min_i c_ij. Whatever a policy does with the n queues, it
+    can do with their total, dropping suppliers that abandon sooner, at no higher cost. With one queue the bound is exact; with
+    a common mu it attains the same throughputs as the network, for any waiting supplier can serve any customer.
     """
     return queue_frontier(
         float(instance.supplier_rates.sum()),

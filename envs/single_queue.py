@@ -37,57 +37,59 @@ def sufficient_cap(offered: float) -> int:
 
 @outlined_kernel
 def law_kernel(rate, departure_rate, service, law):
-    """Stationary law (cap + 1,) of births `rate` and deaths l departure_rate + service[l], by products outward from the mode."""
+    """Stationary law (cap + 1,) of births `rate` and deaths k departure_rate + service[k]: products outward from the mode."""
     cap = len(law) - 1
     level, highest, mode = 0.0, 0.0, 0
-    for l in range(1, cap + 1):
-        level += math.log(rate / (l * departure_rate + service[l]))
+    for k in range(1, cap + 1):
+        level += math.log(rate / (k * departure_rate + service[k]))
         if level > highest:
-            highest, mode = level, l
+            highest, mode = level, k
     law[mode] = total = 1.0
-    for l in range(mode + 1, cap + 1):
-        law[l] = law[l - 1] * (rate / (l * departure_rate + service[l]))
-        total += law[l]
-    for l in range(mode, 0, -1):
-        law[l - 1] = law[l] * ((l * departure_rate + service[l]) / rate)
-        total += law[l - 1]
-    for l in range(cap + 1):
-        law[l] /= total
+    for k in range(mode + 1, cap + 1):
+        law[k] = law[k - 1] * (rate / (k * departure_rate + service[k]))
+        total += law[k]
+    for k in range(mode, 0, -1):
+        law[k - 1] = law[k] * ((k * departure_rate + service[k]) / rate)
+        total += law[k - 1]
+    for k in range(cap + 1):
+        law[k] /= total
     return mode
 
 
 @outlined_kernel
-def policy_iteration_kernel(rate, departure_rate, rewards, total_rate, total_reward, slack, max_rounds, served, service, law, worth):
-    """Howard's algorithm; the first served[l] types of the decreasing `rewards` (m,) are served in state l.
+def policy_iteration_kernel(
+    rate, departure_rate, rewards, total_rate, total_reward, slack, max_rounds, served, service, law, worth
+):
+    """Howard's algorithm; the first served[k] types of the decreasing `rewards` (m,) are served in state k.
 
     total_rate and total_reward (m + 1,) are sums of gamma_j and gamma_j r_j over the first types. Starts from `served` and
     writes `served`, `service`, `law` (cap + 1,) and `worth` (cap + 2,). Returns (gain, rounds).
     """
     cap = len(law) - 1
     for rounds in range(1, max_rounds + 1):
-        for l in range(cap + 1):
-            service[l] = total_rate[served[l]]
+        for k in range(cap + 1):
+            service[k] = total_rate[served[k]]
         mode = law_kernel(rate, departure_rate, service, law)
         gain = 0.0
-        for l in range(1, cap + 1):
-            gain += law[l] * total_reward[served[l]]
+        for k in range(1, cap + 1):
+            gain += law[k] * total_reward[served[k]]
         # Each direction of the recursion is stable only on its side of the mode.
         worth[0] = worth[cap + 1] = 0.0
         if mode > 0:
             worth[1] = gain / rate
-        for l in range(1, mode):
-            worth[l + 1] = (gain + (l * departure_rate + service[l]) * worth[l] - total_reward[served[l]]) / rate
-        for l in range(cap, mode, -1):
-            worth[l] = (rate * worth[l + 1] - gain + total_reward[served[l]]) / (l * departure_rate + service[l])
+        for k in range(1, mode):
+            worth[k + 1] = (gain + (k * departure_rate + service[k]) * worth[k] - total_reward[served[k]]) / rate
+        for k in range(cap, mode, -1):
+            worth[k] = (rate * worth[k + 1] - gain + total_reward[served[k]]) / (k * departure_rate + service[k])
         is_settled = True
-        for l in range(1, cap + 1):
-            best = served[l]
-            while best > 0 and rewards[best - 1] < worth[l] - slack:
+        for k in range(1, cap + 1):
+            best = served[k]
+            while best > 0 and rewards[best - 1] < worth[k] - slack:
                 best -= 1
-            while best < len(rewards) and rewards[best] > worth[l] + slack:
+            while best < len(rewards) and rewards[best] > worth[k] + slack:
                 best += 1
-            if best != served[l]:
-                served[l], is_settled = best, False
+            if best != served[k]:
+                served[k], is_settled = best, False
         if is_settled:
             return gain, rounds
     return gain, 0

@@ -9,7 +9,7 @@ from matchgym.envs.matching_queues import MatchingQueuesInstance
 
 
 def random_queues(seed, n=None, m=None, scale=1.0, load=0.6, common=False, price=None):
-    """A random instance with n <= 3 queues and m <= 4 customer types; the target is `load` times what can be matched at most."""
+    """A random instance with n <= 3 queues and m <= 4 customer types; the target is `load` times the largest throughput."""
     from matchgym.bounds.pareto import largest_throughput
 
     rng = np.random.default_rng(seed)
@@ -40,11 +40,16 @@ def literal_dlp(rate, mu, gamma, costs, target, cap, sets=None, is_relaxed=False
     """DLP(cap) over the given sets of customer types (all subsets by default), in the paper's variables x^l_M."""
     m = len(gamma)
     sets = [tuple(s) for k in range(m + 1) for s in itertools.combinations(range(m), k)] if sets is None else sets
-    columns = [(0, ())] + [(l, s) for l in range(1, cap + 1) for s in sets]
+    columns = [(0, ())] + [(state, s) for state in range(1, cap + 1) for s in sets]
     weight = np.array([sum(gamma[j] for j in s) for _, s in columns])
     cost = np.array([sum(gamma[j] * costs[j] for j in s) for _, s in columns])
-    levels = np.array([l for l, _ in columns])
-    balance = np.array([np.where(levels == l - 1, rate, 0.0) - np.where(levels == l, weight + l * mu, 0.0) for l in range(1, cap + 1)])
+    levels = np.array([state for state, _ in columns])
+    balance = np.array(
+        [
+            np.where(levels == state - 1, rate, 0.0) - np.where(levels == state, weight + state * mu, 0.0)
+            for state in range(1, cap + 1)
+        ]
+    )
     ones = np.ones((1, len(columns)))
     if is_relaxed:
         return solve(cost, np.vstack([-balance, -weight[None]]), np.r_[np.zeros(cap), -target], ones, [1.0])
@@ -58,33 +63,33 @@ def literal_nlp(instance, short, caps, target):
     long = [i for i in range(n) if i not in short]
     states = list(itertools.product(*(range(cap + 1) for cap in caps)))
     assignments = list(itertools.product([None, *range(len(short))], repeat=m))
-    columns = [(l, M) for l in states for M in assignments]
+    columns = [(state, M) for state in states for M in assignments]
     place = {column: k for k, column in enumerate(columns)}
     y_place = {(i, j): len(columns) + k for k, (i, j) in enumerate(itertools.product(long, range(m)))}
     size = len(columns) + len(y_place)
 
-    def moved(l, a, by):
-        return tuple(value + by * (k == a) for k, value in enumerate(l))
+    def moved(state, a, by):
+        return tuple(value + by * (k == a) for k, value in enumerate(state))
 
     def demand(M, a):
         return sum(gamma[j] for j in range(m) if M[j] == a)
 
     equations = []
-    for l in states:
+    for state in states:
         row = np.zeros(size)
         for M in assignments:
             for a, i in enumerate(short):
-                if l[a] >= 1:
-                    row[place[moved(l, a, -1), M]] += lam[i]
-                if l[a] < caps[a]:
-                    row[place[moved(l, a, 1), M]] += demand(M, a) + (l[a] + 1) * mu[i]
-                row[place[l, M]] -= demand(M, a) * (l[a] >= 1) + l[a] * mu[i] + lam[i] * (l[a] < caps[a])
+                if state[a] >= 1:
+                    row[place[moved(state, a, -1), M]] += lam[i]
+                if state[a] < caps[a]:
+                    row[place[moved(state, a, 1), M]] += demand(M, a) + (state[a] + 1) * mu[i]
+                row[place[state, M]] -= demand(M, a) * (state[a] >= 1) + state[a] * mu[i] + lam[i] * (state[a] < caps[a])
         equations.append(row)
     equations.append(np.r_[np.ones(len(columns)), np.zeros(len(y_place))])
     cost, total, shares = np.zeros(size), np.zeros(size), np.zeros((m, size))
-    for (l, M), k in place.items():
+    for (state, M), k in place.items():
         for j, a in enumerate(M):
-            if a is not None and l[a] >= 1:
+            if a is not None and state[a] >= 1:
                 cost[k] += gamma[j] * costs[short[a], j]
                 total[k] += gamma[j]
                 shares[j, k] += 1.0
@@ -101,15 +106,21 @@ def literal_dlp_tilde(instance, caps):
     """DLPtilde with nested sets per queue."""
     lam, mu, gamma, costs = instance.supplier_rates, instance.departure_rates, instance.customer_rates, instance.costs
     n, m = costs.shape
-    columns = [(i, l, s) for i in range(n) for l in range(caps[i] + 1) for s in itertools.product((0, 1), repeat=m) if l or not any(s)]
+    columns = [
+        (i, state, s)
+        for i in range(n)
+        for state in range(caps[i] + 1)
+        for s in itertools.product((0, 1), repeat=m)
+        if state or not any(s)
+    ]
     weight = np.array([np.dot(s, gamma) for _, _, s in columns])
     cost = np.array([np.dot(s, gamma * costs[i]) for i, _, s in columns])
     equations = []
     for i in range(n):
-        for l in range(1, caps[i] + 1):
+        for state in range(1, caps[i] + 1):
             equations.append(
                 [
-                    lam[i] if (k, q) == (i, l - 1) else -(w + l * mu[i]) if (k, q) == (i, l) else 0.0
+                    lam[i] if (k, q) == (i, state - 1) else -(w + state * mu[i]) if (k, q) == (i, state) else 0.0
                     for (k, q, _), w in zip(columns, weight)
                 ]
             )

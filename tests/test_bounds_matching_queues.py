@@ -1,4 +1,4 @@
-"""Bounds of matching queues against literal programmes, dynamic programming and each other (arXiv 2501.08775, Sections 2, 3, 6.7)."""
+"""Bounds of matching queues against literal programmes, dynamic programming and each other (arXiv 2501.08775)."""
 
 import copy
 import dataclasses
@@ -97,7 +97,7 @@ def test_one_queue(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_order_of_the_bounds(seed):
-    """fluid <= dlp-tilde <= optimum, pooled <= optimum, nlp <= optimum; what is certified is below the optimum's upper value."""
+    """fluid <= dlp-tilde <= optimum, pooled <= optimum, nlp <= optimum; whatever is certified is below the optimum."""
     instance = random_queues(seed, n=2, load=0.6)
     found = {kind: bounds.bound(instance, kind) for kind in COST_KINDS if kind != "dlp"}
     top = found["optimum"]
@@ -119,8 +119,8 @@ def test_identical_queues_are_one(seed):
     """Two queues of equal rates and costs are one pooled queue, exactly; the separate programmes do not see it."""
     single = one(seed)
     half = float(single.supplier_rates[0] / 2)
-    double = dataclasses.replace(single, supplier_rates=np.array([half, half]), abandonment_rate=float(single.departure_rates[0]),
-                                 costs=np.vstack([single.costs, single.costs]))  # fmt: skip
+    mu, costs = float(single.departure_rates[0]), np.vstack([single.costs, single.costs])
+    double = dataclasses.replace(single, supplier_rates=np.array([half, half]), abandonment_rate=mu, costs=costs)
     value = bounds.dlp(single).value
     assert bounds.optimum(double).value == pytest.approx(value, abs=1e-7)
     assert bounds.pooled(double).value == pytest.approx(value, abs=1e-9)

@@ -142,7 +142,7 @@ def test_forms_of_an_instance():
 
 
 def test_default_price():
-    """Null means the slope c'(tau*) of the pooled queue, of the queue itself if there is one; unattainable targets are refused."""
+    """Null means the slope c'(tau*) of the pooled queue, the queue itself if there is one; refuses unattainable targets."""
     for seed in range(8):
         rate, mu, gamma, costs, target = one_queue(seed)
         fields = VALID | {
@@ -267,4 +267,3 @@ def test_a_very_long_queue():
     assert segment.cost == pytest.approx(0.3 * 0.5 + 0.5 * 2.0, rel=1e-6)
     with pytest.raises(InputError, match="states"):
         queue_frontier(1.0, 1e-8, gamma, costs, 0.8)
-

@@ -1,4 +1,4 @@
-"""Policies of matching queues: exact values, Priority Rounding against a literal chain, and the paper's guarantees (Section 3)."""
+"""Policies of matching queues: exact values, Priority Rounding against a literal chain, the paper's guarantees."""
 
 import dataclasses
 import itertools
@@ -80,7 +80,10 @@ def test_no_gap():
             first = instance.customer_rates[instance.costs[0].argmin()]
             most = static_throughput(instance.supplier_rates[0], instance.departure_rates[0], first)
             instance = dataclasses.replace(instance, throughput_target=0.9 * most)
-        costs = [(instance.costs * exact_value(kind().fit(instance)).match_rates).sum() for kind in (StaticThreshold, DynamicThreshold)]
+        costs = [
+            (instance.costs * exact_value(kind().fit(instance)).match_rates).sum()
+            for kind in (StaticThreshold, DynamicThreshold)
+        ]
         assert costs[0] == pytest.approx(costs[1], rel=1e-9)
 
 
@@ -114,7 +117,9 @@ def test_values_are_bounded_and_consistent(name):
 def test_price_greedy_is_optimal_for_one_queue():
     for seed in range(5):
         instance = random_queues(seed, n=1, m=3, price=1.3)
-        assert exact_value(POLICIES["price-greedy"]().fit(instance)).mean == pytest.approx(bounds.priced(instance).value, abs=1e-9)
+        assert exact_value(POLICIES["price-greedy"]().fit(instance)).mean == pytest.approx(
+            bounds.priced(instance).value, abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("kind", [StaticThreshold, DynamicThreshold, NLPStatic])
@@ -132,7 +137,9 @@ def test_kernels_follow_their_law(kind):
             assert stats.chisquare(counts[possible], rows * law[possible] / law[possible].sum()).pvalue > LEVEL
 
 
-@pytest.mark.parametrize("name", ["cheapest-first", "static-threshold", "dynamic-threshold", "price-greedy", "priority-rounding"])
+@pytest.mark.parametrize(
+    "name", ["cheapest-first", "static-threshold", "dynamic-threshold", "price-greedy", "priority-rounding"]
+)
 def test_simulation_agrees_with_the_exact_value(name):
     """Objective, throughput and cost rate, each within 4.5 standard errors of 64 replications."""
     policy = POLICIES[name]().fit("duo")
@@ -162,7 +169,7 @@ def literal_rates(instance, solution, eps, is_simplified, contentious, long_caps
 
     for source in range(size):
         state = list(map(int, np.unravel_index(source, extents)))
-        l = int(np.ravel_multi_index(state[:s], [cap + 1 for cap in caps])) if s else 0
+        place_of_short = int(np.ravel_multi_index(state[:s], [cap + 1 for cap in caps])) if s else 0
 
         def go(changes, rate, match=None, source=source, state=state):
             if rate <= 0:
@@ -188,8 +195,8 @@ def literal_rates(instance, solution, eps, is_simplified, contentious, long_caps
                     changes = [(a, -1)]
                     if contentious[j] and i_l is not None and y[i_l, j] > 0:
                         changes.append((s + len(long) + pairs.index((i_l, j)), 1))
-                    go(changes, rate * q[j, l, a], (i_s, j))
-                rate = rate * q[j, l, -1]
+                    go(changes, rate * q[j, place_of_short, a], (i_s, j))
+                rate = rate * q[j, place_of_short, -1]
                 if i_l is not None and state[s + long.index(i_l)] > 0:  # lines 17-18
                     go([(s + long.index(i_l), -1)], rate, (i_l, j))
                 elif contentious[j] and total > 0 and not (is_simplified and i_l is not None):  # lines 20-24
@@ -251,7 +258,7 @@ def test_guarantees(seed, variant):
     policy = PriorityRounding(eps, variant, short=(0,), caps=(cap,)).fit(instance)
     value, y, gamma = exact_value(policy), policy.solution_["y"], instance.customer_rates
     programme, hot, x_short = policy.solution_["match_rates"], policy.contentious_, policy.short_share_
-    n, m = instance.costs.shape
+    n = instance.n_suppliers
     assert np.allclose(value.match_rates[0], programme[0], rtol=0, atol=1e-8)  # G1
     assert (hot == (x_short >= eps)).all()
     queue, mu = value.mean_queue, instance.departure_rates

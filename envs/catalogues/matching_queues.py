@@ -1,7 +1,8 @@
 """Instances of matching queues.
 
-Networks state a throughput price: the dual of `optimum`, or else of `dlp-tilde`, at the target, rounded. `hard` is the paper's instance of Figure 1(b) at any abandonment rate, `random_queue` draws one of Figure 1(a). The networks are
-stylised; `random_network` is seeded and reproducible.
+`hard` is the paper's instance of Figure 1(b) at any abandonment rate, `random_queue` draws one of Figure 1(a). The networks are
+stylised; `random_network` is seeded and reproducible. They state a throughput price: the dual of `optimum`, or else of
+`dlp-tilde`, at the target, rounded.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,13 @@ Fields = dict[str, Any]
 
 
 def _fields(
-    name: str, supplier_rates: Any, abandonment_rate: Any, customer_rates: Any, costs: Any, target: float, price: float | None = None
+    name: str,
+    supplier_rates: Any,
+    abandonment_rate: Any,
+    customer_rates: Any,
+    costs: Any,
+    target: float,
+    price: float | None = None,
 ) -> Fields:
     return {
         "model": "matching_queues",
