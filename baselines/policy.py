@@ -10,7 +10,7 @@ which serves `predict` and, compiled together with the environment, `matchgym.ba
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -22,6 +22,7 @@ from matchgym.envs.instance import InputError, Instance, read_array, shorten, un
 from matchgym.envs.rng import seed_words
 
 Actions = NDArray[np.int64]
+LISTS = (tuple, Sequence)  # annotations of arguments that are lists of integers
 
 
 class Policy:
@@ -215,7 +216,7 @@ def parse_argument(name: str, text: str, wanted: Any) -> Any:
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
-        if typing.get_origin(kind) is tuple:
+        if typing.get_origin(kind) in LISTS:
             return tuple(int(part) for part in text.split(","))
         if kind not in (int, float, str):
             return read_array(name, Path(text))
@@ -223,7 +224,7 @@ def parse_argument(name: str, text: str, wanted: Any) -> Any:
     except (KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        form = "a list such as 0,2" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
+        form = "a list such as 0,2" if typing.get_origin(kind) in LISTS else f"of type {kind.__name__}"
         raise InputError(f"parameter {name} must be {form}, not {shorten(text)}.") from None
     if isinstance(value, float) and not np.isfinite(value):
         raise InputError(f"parameter {name} must be finite, not {shorten(text)}.")

@@ -178,9 +178,11 @@ def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] |
 
     By default the queues with the fewest waiting suppliers are short, as many as leave at most SHORT_STATES joint states,
     with caps that cost nothing visible. `value` is that of the programme; what is certified is a bound on c(tau*) without
-    caps, below it by theta eta(caps) at most. `solution` has `match_rates` (n, m), `short`, `caps`, the law p (S,) of the short queues in
-    row-major order, q (m, S, |short| + 1), the law of the short queue that an arriving customer takes, none being last, and
-    y (n, m), the probability that a customer of type j is matched to the long queue i.
+    caps, below it by theta eta(caps) at most.
+
+    `solution` has `match_rates` (n, m), `short`, `caps`, the law p (S,) of the short queues in row-major order, q (m, S,
+    |short| + 1), the law of the short queue that an arriving customer takes, none being last, and y (n, m), the probability that a
+    customer of type j is matched to the long queue i.
     """
     instance = MODEL.load(instance)
     short, caps = _short_queues(instance, short, caps)
