@@ -46,6 +46,7 @@ TRUNCATION = 1e-8  # what cutting off the queues may cost, in units of the value
 PRICED_STATES = 6_000  # joint states up to which `priced` is exact
 SHORT_STATES = 2_000  # joint states of the short queues that the rule for `nlp` chooses
 FEASIBLE = 1e-12  # margin left to the solver by a target at the largest throughput, relative
+FIRST_STEP, LAST_STEP = 1e-2, 1.0  # relative steps away from a first guess at the price
 LONG_QUEUE = 20_000  # states from which `priced` counts a queue as long
 
 
@@ -148,11 +149,12 @@ def _exact(kind: str, instance: MatchingQueuesInstance) -> Bound:
     """The hull walk on all queues jointly."""
     queues = range(instance.n_suppliers)
     target = instance.throughput_target
-    ceiling = max(pooled_frontier(instance).price, float(instance.costs.max()) or 1.0)
+    guess = dlp_tilde(instance).duals["throughput"] if len(queues) > 1 else 0.0
+    ceiling = max(guess, pooled_frontier(instance).price, float(instance.costs.max()) or 1.0)
     for _ in range(4):
         caps = _caps(instance, queues, np.full(instance.costs.shape, ceiling), kind, share=0.1)
         block = make_block(instance, queues, caps)
-        segment, most = _walk(block, instance.costs, target)
+        segment, most = _walk(block, instance.costs, target, guess)
         if segment.price <= 2 * ceiling:
             break
         ceiling = 2 * segment.price  # the price is known now: cut off the queues as finely as it asks for
@@ -166,11 +168,32 @@ def _exact(kind: str, instance: MatchingQueuesInstance) -> Bound:
     )
 
 
-def _walk(block: Block, costs: NDArray[np.float64], target: float) -> tuple[Segment, BlockPolicy]:
-    """The hull at the target, and a policy of largest throughput."""
+def _walk(block: Block, costs: NDArray[np.float64], target: float, guess: float = 0.0) -> tuple[Segment, BlockPolicy]:
+    """The hull at the target, sought around a guess at the price, and a policy of largest throughput."""
     most = block.best(np.ones(costs.shape))
-    segment = walk_hull(lambda price: block.best(price - costs), most, check_target(target, most.throughput))
-    return segment, most
+    target = check_target(target, most.throughput)
+    left, right = (None, most) if guess <= 0 else _near(block, costs, target, guess, most)
+    return walk_hull(lambda price: block.best(price - costs), right, target, left), most
+
+
+def _near(
+    block: Block, costs: NDArray[np.float64], target: float, price: float, most: BlockPolicy
+) -> tuple[BlockPolicy | None, BlockPolicy]:
+    """Policies on the hull on both sides of the target, sought around a price that is about right."""
+    left, right, step = None, most, FIRST_STEP
+    found = block.best(price - costs)
+    is_rising = found.throughput < target
+    while step < LAST_STEP:
+        if found.throughput < target:
+            left = found
+        else:
+            right = found
+        if (found.throughput < target) != is_rising:
+            break
+        price *= 1 + step if is_rising else 1 / (1 + step)
+        found = block.best(price - costs)
+        step *= 4
+    return left, right
 
 
 def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] | None = None) -> Bound:
@@ -180,9 +203,9 @@ def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] |
     with caps that cost nothing visible. `value` is that of the programme; what is certified is a bound on c(tau*) without
     caps, below it by theta eta(caps) at most.
 
-    `solution` has `match_rates` (n, m), `short`, `caps`, the law p (S,) of the short queues in row-major order, q (m, S,
-    |short| + 1), the law of the short queue that an arriving customer takes, none being last, and y (n, m), the probability that a
-    customer of type j is matched to the long queue i.
+    `solution` has `match_rates` (n, m), `short`, `caps`, the law p (S,) of the short queues in row-major order, the law
+    q (m, S, |short| + 1) of the short queue that an arriving customer takes, none being last, and the probability y (n, m)
+    that a customer of type j is matched to the long queue i.
     """
     instance = MODEL.load(instance)
     short, caps = _short_queues(instance, short, caps)

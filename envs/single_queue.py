@@ -201,13 +201,13 @@ class Segment:
         return (1 - self.weight) * self.left.cost + self.weight * self.right.cost
 
 
-def walk_hull(solve: Callable[[float], P], right: P, target: float) -> Segment:
+def walk_hull(solve: Callable[[float], P], right: P, target: float, left: P | None = None) -> Segment:
     """Find the segment of the lower hull with left.throughput < target <= right.throughput (Section 3).
 
-    solve(theta) gives a policy that maximises theta throughput - cost; `right` is any policy of throughput >= target. At a
-    vertex the price is the slope on its left.
+    solve(theta) gives a policy that maximises theta throughput - cost; `right` is any policy of throughput >= target, and `left`
+    one of less, on the hull, by default serving nobody. At a vertex the price is the slope on its left.
     """
-    left: Any = Rest()
+    left: Any = Rest() if left is None else left
     for _ in range(MAX_ROUNDS):
         if right.throughput <= left.throughput:
             return Segment(0.0, left, right, 1.0)
