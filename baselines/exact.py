@@ -1,7 +1,7 @@
 """Exact long-run values of policies on small instances of matching with waiting suppliers, and the best of several."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,8 @@ def exact_value(policy: Policy, max_states: int | None = None) -> PolicyValue:
     own = policy.acting.own_value(max_states)
     if own is not None:
         return own
-    instance, markov = policy.acting.equivalent()
+    found, markov = policy.acting.equivalent()
+    instance: Any = found
     scale = float(instance.customer_rates @ np.abs(instance.rewards).max(0)) or 1.0
     tail = 1e-12
     while True:

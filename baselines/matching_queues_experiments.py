@@ -43,7 +43,7 @@ def adaptivity_gap(
 
 def random_gaps(progress: Progress) -> dict[str, Any]:
     """Figure 1(a): gaps of random instances at each target; instances that cannot attain it are left out."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for k, target in enumerate(TARGETS):
         gaps = []
         for seed in range(INSTANCES):

@@ -182,7 +182,8 @@ def buffer_law(rounding: Rounding, i: int, j: int, tail: float) -> NDArray[np.fl
     step = up @ np.linalg.inv(-(same + up @ reach))
     level = _stationary(same + down + step @ down)
     level /= (level @ np.linalg.inv(np.eye(size) - step)).sum()
-    masses, rate = [], up.sum(1)
+    masses: list[float] = []
+    rate = up.sum(1)
     limit = tail * float(instance.customer_rates.sum())
     while len(masses) < LONGEST_BUFFER and level @ rate > limit:
         masses.append(level.sum())
@@ -240,7 +241,7 @@ class Part:
 
     def marginal(self, joint: NDArray[np.float64], axis: Axis) -> NDArray[np.float64]:
         k = self.axes.index(axis)
-        return np.bincount(self._cells[k], joint, self.shape[k])
+        return np.bincount(self._cells[k], joint, self.shape[k]).astype(np.float64)
 
     def surplus_rate(self, j: int) -> NDArray[np.float64]:
         """Rate (N,) at which customers of type j get to the buffers (line 20)."""

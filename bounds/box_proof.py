@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.bounds.chain import Box, Market, Rates, bellman, box_of
+from matchgym.bounds.chain import Box, Market, bellman, box_of
 from matchgym.bounds.rational import CertificateError, coarsen, poisson_tail
-from matchgym.envs.instance import is_count, shorten
+from matchgym.envs.instance import Rates, is_count, shorten
 
 Table = list[list[Fraction]]
 

@@ -15,7 +15,7 @@ paper):
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,33 +23,12 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, gmres, spilu, splu
 from scipy.special import pdtrc
 
-from matchgym.envs.instance import InputError
+from matchgym.envs.instance import InputError, Rates
 
 MAX_STATES = 60_000
 MAX_ROUNDS = 100
 SOLVED = 1e-6  # residual of a linear system above which its solution is refused, relative to the right-hand side
 DIRECT_STATES = 6_000  # above, a sparse factorisation in three or more dimensions fills in; iterate instead
-
-
-class Rates(Protocol):
-    """What a box needs to know of an instance, or of a part of one."""
-
-    name: str
-
-    @property
-    def supplier_rates(self) -> NDArray[np.float64]: ...  # (n,)
-    @property
-    def departure_rates(self) -> NDArray[np.float64]: ...  # (n,)
-    @property
-    def customer_rates(self) -> NDArray[np.float64]: ...  # (m,)
-    @property
-    def rewards(self) -> NDArray[np.float64]: ...  # (n, m)
-    @property
-    def offered(self) -> NDArray[np.float64]: ...  # (n,)
-    @property
-    def n_suppliers(self) -> int: ...
-    @property
-    def n_customers(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeGuard, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +172,27 @@ class Instance:
             return cls.from_dict(_read_json(path))
         except InputError as error:
             raise InputError(f"{shorten_path(path)}: {error}") from None
+
+
+class Rates(Protocol):
+    """Waiting suppliers of n types and customers of m types: what an instance, or a part of one, says of their dynamics."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def supplier_rates(self) -> NDArray[np.float64]: ...  # (n,)
+    @property
+    def departure_rates(self) -> NDArray[np.float64]: ...  # (n,)
+    @property
+    def customer_rates(self) -> NDArray[np.float64]: ...  # (m,)
+    @property
+    def rewards(self) -> NDArray[np.float64]: ...  # (n, m)
+    @property
+    def offered(self) -> NDArray[np.float64]: ...  # (n,)
+    @property
+    def n_suppliers(self) -> int: ...
+    @property
+    def n_customers(self) -> int: ...
 
 
 def read_array(field: str, path: Path) -> NDArray[np.float64]:

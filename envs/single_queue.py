@@ -204,23 +204,23 @@ class Segment:
 def walk_hull(solve: Callable[[float], P], right: P, target: float, left: P | None = None) -> Segment:
     """Find the segment of the lower hull with left.throughput < target <= right.throughput (Section 3).
 
-    solve(theta) gives a policy that maximises theta throughput - cost; `right` is any policy of throughput >= target, and `left`
+    solve(theta) gives a policy that maximises theta throughput - cost; `right` is any policy of throughput >= target and `left`
     one of less, on the hull, by default serving nobody. At a vertex the price is the slope on its left.
     """
-    left: Any = Rest() if left is None else left
+    low: Any = Rest() if left is None else left
     for _ in range(MAX_ROUNDS):
-        if right.throughput <= left.throughput:
-            return Segment(0.0, left, right, 1.0)
-        price = max(0.0, (right.cost - left.cost) / (right.throughput - left.throughput))
+        if right.throughput <= low.throughput:
+            return Segment(0.0, low, right, 1.0)
+        price = max(0.0, (right.cost - low.cost) / (right.throughput - low.throughput))
         found = solve(price)
-        improvement = price * (found.throughput - left.throughput) - (found.cost - left.cost)
+        improvement = price * (found.throughput - low.throughput) - (found.cost - low.cost)
         if improvement <= FLAT * (price * right.throughput + right.cost):
-            weight = (target - left.throughput) / (right.throughput - left.throughput)
-            return Segment(price, left, right, min(1.0, max(0.0, weight)))
+            weight = (target - low.throughput) / (right.throughput - low.throughput)
+            return Segment(price, low, right, min(1.0, max(0.0, weight)))
         if found.throughput >= target:
             right = found
         else:
-            left = found
+            low = found
     raise RuntimeError(f"the walk along the hull did not end within {MAX_ROUNDS} rounds.")
 
 
