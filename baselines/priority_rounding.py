@@ -23,14 +23,17 @@ from scipy.special import pdtrc
 from matchgym.baselines.policy import CompiledPolicy, compiled
 from matchgym.baselines.preference_lists import customer_kernel, implied_masks, waiting_kernel
 from matchgym.baselines.rounding_chain import MAX_STATES, RoundedValue, Rounding, rounded_value
+from matchgym.baselines.tracked_discards import follow_discards_kernel
+from matchgym.baselines.tracked_suppliers import Nodes, longest_queue, quadrature
 from matchgym.bounds.matching_queues import nlp
-from matchgym.envs.compile import Integer, Integers, IntegerTable, RealTable, WordTable, kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Reals, RealTable, WordTable, kernel
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance
 from matchgym.envs.rng import uniform
 
 VARIANTS = ("printed", "simplified")
-UNSEEN = 1e-5  # probability of a short queue at its cap from which discards can no longer be ignored
+UNSEEN = 1e-9  # probability of a short queue at its cap up to which nobody need be told apart
+NO_NODES = Nodes(np.empty(0), [0], np.empty(0), *[np.empty((0, 0))] * 3, 0, np.empty((0, 0)))
 
 
 class RoundingParams(NamedTuple):
@@ -41,18 +44,39 @@ class RoundingParams(NamedTuple):
     surplus_choice: RealTable  # (m, n) probability that i+ <= i; zeros if the type has no long match
     is_contentious: Integers  # (m,)
     is_simplified: Integer
+    is_tracking: Integer  # whether discarded suppliers are told apart; if not, the fields below are empty
+    supplier_rates: Reals  # (n,)
+    departure_rates: Reals  # (n,)
+    elapsed: Reals  # (K,) and the further fields of `matchgym.baselines.tracked_suppliers.Nodes`
+    log_weight: Reals
+    survival: RealTable
+    departure: RealTable
+    newcomers: RealTable
+    side: Integer
+    log_likelihood: RealTable
 
 
 class RoundingMemory(NamedTuple):
     stream: WordTable  # (B, 4)
     buffers: IntegerTable  # (B, n m) V_ij
+    known: IntegerTable  # (B, n) queues after the last decision
+    tracked: IntegerTable  # (B, s) short queues without the discarded suppliers
+    weight: RealTable  # (B, K) working space, as are the events below
+    times: RealTable
+    events: IntegerTable
+    partners: IntegerTable
+    admitted: IntegerTable
 
 
 @kernel
 def forget_kernel(memory, b):
-    """Empty buffers."""
+    """Empty buffers, and nobody waiting."""
     for k in range(memory.buffers.shape[1]):
         memory.buffers[b, k] = 0
+    for i in range(memory.known.shape[1]):
+        memory.known[b, i] = 0
+    for a in range(memory.tracked.shape[1]):
+        memory.tracked[b, a] = 0
 
 
 @kernel
@@ -66,13 +90,13 @@ def pick_kernel(rng, b, row):
 
 
 @kernel
-def rounding_kernel(params, memory, b, obs, mask, rng):
-    """One customer of Algorithm 1."""
+def decide_kernel(params, memory, b, obs, rng):
+    """Algorithm 1 at an arrival."""
     m, n = params.long_choice.shape
     j = customer_kernel(obs, n)
     state = 0
-    for k in range(len(params.short)):
-        state = state * (params.caps[k] + 1) + min(int(waiting_kernel(obs, params.short[k])), params.caps[k])
+    for a in range(len(params.short)):
+        state = state * (params.caps[a] + 1) + memory.tracked[b, a]
     row = j * (len(params.short_choice) // m) + state
 
     short = pick_kernel(rng, b, params.short_choice[row])
@@ -95,6 +119,24 @@ def rounding_kernel(params, memory, b, obs, mask, rng):
     return n
 
 
+@kernel
+def rounding_kernel(params, memory, b, obs, mask, rng):
+    """One customer, and the account of who waits after the decision."""
+    n = params.long_choice.shape[1]
+    if params.is_tracking:
+        follow_discards_kernel(params, memory, b, obs, rng)
+    else:
+        for a in range(len(params.short)):
+            memory.tracked[b, a] = min(int(obs[params.short[a]]), params.caps[a])
+    action = decide_kernel(params, memory, b, obs, rng)
+    if action < n:
+        memory.known[b, action] -= 1
+        for a in range(len(params.short)):
+            if params.short[a] == action:
+                memory.tracked[b, a] -= 1
+    return action
+
+
 @compiled(__file__, rounding_kernel, forget_kernel)
 class PriorityRounding(CompiledPolicy):
     """Algorithm 1: short queues as the Network LP has them, long queues at a discount, virtual buffers for contentious types.
@@ -105,10 +147,11 @@ class PriorityRounding(CompiledPolicy):
     variant : "printed", or "simplified" as in the proofs: a customer whose long queue is empty does not look into the buffers.
     short, caps : short queues and their caps; by default as `matchgym.bounds.matching_queues.nlp` chooses them.
 
-    `solution_` is that of `nlp`, `contentious_` (m,) names the types. A queue that is rarely at its cap is simulated as if
-    nobody were ever discarded; with smaller caps the discarded suppliers, whom no observation shows, call for the exact value.
+    `solution_` is that of `nlp`, `contentious_` (m,) names the types. Where a short queue is often at its cap, who has been
+    discarded, which no observation shows, is drawn from its exact law; see `matchgym.baselines.tracked_discards`.
     """
 
+    reads_glimpse: ClassVar[bool] = False
     Params: ClassVar[type] = RoundingParams
     Memory: ClassVar[type] = RoundingMemory
     params_: RoundingParams
@@ -135,6 +178,9 @@ class PriorityRounding(CompiledPolicy):
         self.contentious_ = self.short_share_ >= self.eps
         totals = y.sum(0)
         surplus = np.where(totals > 0, y / np.where(totals > 0, totals, 1.0), 0.0)
+        reached = pdtrc(np.array(solution["caps"], float) - 1, self.instance.offered[list(solution["short"])])
+        is_tracking = bool((reached > UNSEEN).any())
+        nodes = quadrature(self.instance) if is_tracking else NO_NODES
         self.params_ = RoundingParams(
             short=np.array(solution["short"], np.int64),
             caps=np.array(solution["caps"], np.int64),
@@ -143,6 +189,16 @@ class PriorityRounding(CompiledPolicy):
             surplus_choice=_rounded_up(surplus.T.cumsum(1)),
             is_contentious=self.contentious_.astype(np.int64),
             is_simplified=int(self.variant == "simplified"),
+            is_tracking=int(is_tracking),
+            supplier_rates=self.instance.supplier_rates,
+            departure_rates=self.instance.departure_rates,
+            elapsed=nodes.elapsed,
+            log_weight=nodes.log_weight,
+            survival=nodes.survival,
+            departure=nodes.departure,
+            newcomers=nodes.newcomers,
+            side=nodes.side,
+            log_likelihood=nodes.log_likelihood,
         )
         return self
 
@@ -150,15 +206,21 @@ class PriorityRounding(CompiledPolicy):
         return implied_masks(observation, self.instance.n_suppliers)
 
     def memory(self, batch: int) -> RoundingMemory:
-        for i, cap in zip(self.solution_["short"], self.solution_["caps"]):
-            if pdtrc(cap - 1, self.instance.offered[i]) > UNSEEN:
-                raise InputError(
-                    f"caps: queue {i} reaches its cap {cap} too often for a simulation, in which discarded suppliers are not "
-                    "seen; raise caps or use --exact."
-                )
+        n, m = self.instance.costs.shape
+        size = 0
+        if self.params_.is_tracking:  # space for what can happen between two customers: leaving, coming, and passing
+            busiest = float(self.instance.supplier_rates[list(self.solution_["short"])].max())
+            size = 2 * max(map(longest_queue, self.instance.offered)) + 2 * longest_queue(busiest * self.params_.elapsed.max())
         return RoundingMemory(
             stream=np.zeros((batch, 4), np.uint64),
-            buffers=np.zeros((batch, self.instance.n_suppliers * self.instance.n_customers), np.int64),
+            buffers=np.zeros((batch, n * m), np.int64),
+            known=np.zeros((batch, n), np.int64),
+            tracked=np.zeros((batch, len(self.params_.short)), np.int64),
+            weight=np.zeros((batch, len(self.params_.elapsed))),
+            times=np.zeros((batch, size)),
+            events=np.zeros((batch, size), np.int64),
+            partners=np.zeros((batch, size), np.int64),
+            admitted=np.zeros((batch, size), np.int64),
         )
 
     def own_value(self, max_states: int | None) -> RoundedValue:

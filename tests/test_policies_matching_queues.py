@@ -155,6 +155,42 @@ def test_simulation_agrees_with_the_exact_value(name):
 
 # Priority Rounding.
 
+TIGHT = network(  # caps of 2 discard a third of the short suppliers, and the buffer is in use
+    name="tight", supplier_rates=np.array([2.0, 6.0]), customer_rates=np.array([4.0]), costs=np.array([[0.0], [1.0]]),
+    throughput_target=3.7, throughput_price=1.5,
+)  # fmt: skip
+TWO_SHORT = network(
+    name="two-short", supplier_rates=np.array([2.0, 1.5, 6.0]), customer_rates=np.array([2.0, 1.0]),
+    costs=np.array([[0.0, 0.3], [0.5, 0.0], [1.0, 1.5]]), throughput_target=2.6, throughput_price=1.5,
+)  # fmt: skip
+
+
+def farthest(policy, seed=1):
+    """The largest deviation of simulated objective, throughput and cost rate from the exact ones, in standard errors."""
+    value = exact_value(policy)
+    found = evaluate(policy, ID, replications=64, warmup=500, decisions=8_000, seed=seed)
+    measures = policy.instance.measures(value.match_rates)
+    pairs = [(value.mean, found.objective), *((measures[key], each) for key, each in found.rates.items())]
+    return max(abs(truth - each.mean) / (each.half_width / 1.998) for truth, each in pairs)
+
+
+@pytest.mark.parametrize("variant", ["printed", "simplified"])
+@pytest.mark.parametrize(("instance", "short", "caps"), [(TIGHT, (0,), (2,)), (TWO_SHORT, (1, 0), (2, 1))])
+def test_discarded_suppliers_are_told_apart(instance, short, caps, variant):
+    """Simulation from observations follows the law of queues with small caps; without telling suppliers apart it does not."""
+    policy = PriorityRounding(0.1, variant, short, caps).fit(instance)
+    assert policy.params_.is_tracking
+    assert exact_value(policy).mean_buffer.max() > 0.1
+    assert farthest(policy) <= 4.5
+    policy.params_ = policy.params_._replace(is_tracking=0)
+    assert farthest(policy) > 6
+
+
+def test_discards_when_customers_are_rare():
+    """Many suppliers come and go between two customers."""
+    rare = dataclasses.replace(TIGHT, customer_rates=np.array([0.05]), throughput_target=0.045)
+    assert farthest(PriorityRounding(0.2, short=(0,), caps=(1,)).fit(rare)) <= 4.5
+
 
 def literal_rates(instance, solution, eps, is_simplified, contentious, long_caps, buffer_cap):
     """Match rates (n, m) of Algorithm 1, line by line, from the chain of all its variables on capped queues and buffers."""
