@@ -32,6 +32,8 @@ from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance, pooled_
 from matchgym.envs.single_queue import Segment, check_target, sufficient_cap, walk_hull
 
 KINDS = ("priced", "dlp", "optimum", "nlp", "dlp-tilde", "pooled", "fluid")  # the first is the default
+EXACT = "priced"  # the kind that is the best objective, exactly, where it has a lower value too; elsewhere called "optimum"
+PROVERS = dict.fromkeys(KINDS, prove_cost) | {"priced": prove_priced, "pooled": prove_pooled}
 
 COST_UNIT = "cost per unit of time"
 TRUNCATION = 1e-8  # what cutting off the queues may cost, in units of the value
@@ -299,7 +301,7 @@ def pooled(instance: Any) -> Bound:
         "lower",
         segment.cost,
         instance,
-        prove_pooled,
+        PROVERS["pooled"],
         certificate,
         solution={},
         duals={"throughput": segment.price},
@@ -344,7 +346,7 @@ def _certified(
         "upper" if kind == "priced" else "lower",
         value,
         instance,
-        prove_priced if kind == "priced" else prove_cost,
+        PROVERS[kind],
         certificate,
         solution={**(solution or {}), "match_rates": rates},
         duals={"throughput": price, "customers": prices.customers, "suppliers": prices.suppliers},
