@@ -33,7 +33,8 @@ from matchgym.envs.rng import uniform
 
 VARIANTS = ("printed", "simplified")
 UNSEEN = 1e-9  # probability of a short queue at its cap up to which nobody need be told apart
-NO_NODES = Nodes(np.empty(0), [0], np.empty(0), *[np.empty((0, 0))] * 3, 0, np.empty((0, 0)))
+NONE, NO_TABLE = np.empty(0), np.empty((0, 0))
+NO_NODES = Nodes(NONE, [], NONE, NO_TABLE, NO_TABLE, NO_TABLE, 0, NO_TABLE)
 
 
 class RoundingParams(NamedTuple):

@@ -292,7 +292,16 @@ def quadrature(instance: Rates) -> Nodes:
 def tracked_params(instance: StationaryMatchingInstance, lists: Preferences) -> TrackedParams:
     """What the two policies of this file read."""
     nodes = quadrature(instance)
-    return TrackedParams(*lists, np.concatenate([[0], np.cumsum(nodes.space)]), *nodes[2:])
+    return TrackedParams(
+        *lists,
+        offset=np.concatenate([[0], np.cumsum(nodes.space)]),
+        log_weight=nodes.log_weight,
+        survival=nodes.survival,
+        departure=nodes.departure,
+        newcomers=nodes.newcomers,
+        side=nodes.side,
+        log_likelihood=nodes.log_likelihood,
+    )
 
 
 def longest_queue(offered: float) -> int:
