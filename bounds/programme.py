@@ -11,7 +11,7 @@ TOLERANCE = 1e-10  # primal and dual feasibility; HiGHS accepts no less
 
 
 class HeldProgramme:
-    """A maximisation problem after its first solve; `add_row`, `add_column` and `solve_again` continue from the last basis.
+    """A maximisation problem after its first solve; `solve_again` continues from the last basis.
 
     Multipliers are those of a maximisation: >= 0 for a `<=` row or an upper bound, free for an equation. A partial programme
     still lacks columns, without which it may be infeasible: its first solution is not looked at.
@@ -51,6 +51,6 @@ class HeldProgramme:
         self.solver.addCol(-objective, 0.0, np.inf, len(rows), rows.astype(np.int32), coefficients)
 
     def solve_again(self) -> None:
-        """Solve with the rows and columns added since."""
+        """Solve with what has changed since."""
         self.solver.run()
         self._read()
