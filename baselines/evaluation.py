@@ -4,8 +4,8 @@ A replication is a row of a batch. Row b of the environment is seeded with seed 
 same seed meet the same randomness (where the environment can synchronise it) and their difference is estimated in pairs.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -33,6 +33,7 @@ class Evaluation:
     values: NDArray[np.float64]  # (R,) objective of each replication
     batches: NDArray[np.float64]  # (R, BATCHES) objective of each batch of consecutive decisions
     seed: int
+    rates: Mapping[str, Interval] = field(default_factory=dict)  # the model's further quantities per unit of time
 
     @property
     def replications(self) -> int:
@@ -92,13 +93,15 @@ def evaluate(
         )
     policy = policy.acting
     size = (replications, warmup, decisions, seed)
+    counts_of: dict[str, NDArray[np.float64]] = {}
     if isinstance(policy, CompiledPolicy):
-        sums = simulate(policy, entry, loaded, *size, progress)
+        sums = simulate(policy, entry, loaded, *size, progress, counts_of)
     else:
-        sums = roll_out(policy, entry, loaded, *size, deterministic, progress)
+        sums = roll_out(policy, entry, loaded, *size, deterministic, progress, counts_of)
     counts = np.diff(np.linspace(0, decisions, BATCHES + 1).astype(int))
     values = loaded.objective_scale * sums.sum(1) / decisions
-    return Evaluation(loaded, t_interval(values), values, loaded.objective_scale * sums / counts, seed)
+    rates = {name: t_interval(loaded.objective_scale * found / decisions) for name, found in counts_of.items()}
+    return Evaluation(loaded, t_interval(values), values, loaded.objective_scale * sums / counts, seed, rates)
 
 
 # ruff: noqa: F821
@@ -170,24 +173,32 @@ def simulate(
     decisions: int,
     seed: int,
     progress: Progress | None = None,
+    counts: dict[str, NDArray[np.float64]] | None = None,
 ) -> NDArray[np.float64]:
-    """Rewards summed over each batch of decisions (R, BATCHES), environment and policy in one compiled loop."""
+    """Rewards summed over each batch of decisions (R, BATCHES), environment and policy in one compiled loop.
+
+    `counts`, if given, receives what the model's `rates` count over the same decisions, (R,) each.
+    """
     env = _vector_env(entry, instance, replications)
     obs, _ = env.reset(seed=seed)
     masks = env.action_masks()
     loop = _compiled_simulation(entry, type(policy))
     params, memory = pack(policy.params_), policy.start(replications, seed)
     sums, starts = np.zeros((replications, BATCHES)), np.ones(replications, np.bool_)
-    done = 0
+    done, before = 0, _counted(entry, env)
     for batch, length in _segments(warmup, decisions, replications):
         rewards = np.zeros(replications)
         loop(env._params, env._state, params, memory, starts, length, obs, masks, rewards)
         starts[:] = False
         if batch >= 0:
             sums[:, batch] += rewards
+        elif done + length == warmup:
+            before = _counted(entry, env)
         done += length
         if progress is not None:
             progress(done / (warmup + decisions))
+    if counts is not None:
+        counts.update({name: after - before[name] for name, after in _counted(entry, env).items()})
     return sums
 
 
@@ -201,6 +212,7 @@ def roll_out(
     seed: int,
     deterministic: bool,
     progress: Progress | None = None,
+    counts: dict[str, NDArray[np.float64]] | None = None,
 ) -> NDArray[np.float64]:
     """As `simulate`, for any policy, through the vector environment and `predict`."""
     env = _vector_env(entry, instance, replications)
@@ -209,7 +221,10 @@ def roll_out(
     starts = np.ones(replications, np.bool_)
     sums = np.zeros((replications, BATCHES))
     ends = np.linspace(0, decisions, BATCHES + 1).astype(int)[1:]
+    before = _counted(entry, env)
     for k in range(-warmup, decisions):
+        if k == 0:
+            before = _counted(entry, env)
         actions, state = policy.predict(obs, state, starts, deterministic, env.action_masks())
         obs, rewards, _, _, _ = env.step(actions)
         starts[:] = False
@@ -217,7 +232,14 @@ def roll_out(
             sums[:, np.searchsorted(ends, k, side="right")] += rewards
         if progress is not None and k % 256 == 0:
             progress((k + warmup) / (warmup + decisions))
+    if counts is not None:
+        counts.update({name: after - before[name] for name, after in _counted(entry, env).items()})
     return sums
+
+
+def _counted(entry: Entry, env: Any) -> dict[str, NDArray[np.float64]]:
+    """What the model's `rates` have counted so far, (R,) each."""
+    return {name: getattr(env.state, count).astype(float) for name, count in entry.model.rates.items()}
 
 
 def _vector_env(entry: Entry, instance: Any, rows: int) -> Any:

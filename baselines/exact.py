@@ -1,7 +1,7 @@
-"""Exact long-run values of policies on small instances of stationary matching, and the choice of the best of several."""
+"""Exact long-run values of policies on small instances of matching with waiting suppliers, and the best of several."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,7 +10,6 @@ from matchgym.baselines.policy import Policy
 from matchgym.baselines.preference_lists import implied_masks
 from matchgym.bounds.chain import Box, PolicyValue, make_box, policy_value
 from matchgym.envs.instance import InputError
-from matchgym.envs.stationary_matching import MODEL
 
 ERROR = 1e-10  # of an exact value, relative to the reward flow
 SMALL_STATES = 20_000  # `best_of` solves chains up to this size and simulates beyond
@@ -24,9 +23,12 @@ def exact_value(policy: Policy, max_states: int | None = None) -> PolicyValue:
     A policy with hidden memory is replaced by its equivalent on an instance with more types. Raises InputError if the chain has
     too many states.
     """
+    own = policy.acting.own_value(max_states)
+    if own is not None:
+        return own
     found, markov = policy.acting.equivalent()
-    instance = MODEL.load(found)
-    scale = float(instance.customer_rates @ instance.rewards.max(0)) or 1.0
+    instance: Any = found
+    scale = float(instance.customer_rates @ np.abs(instance.rewards).max(0)) or 1.0
     tail = 1e-12
     while True:
         box = make_box(instance, tail, np.ones(instance.n_suppliers), "an exact value", max_states)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from matchgym.baselines.policy import CompiledPolicy
 from matchgym.bounds.stationary_matching import linear_programme
+from matchgym.envs.base import Model
 from matchgym.envs.compile import Integers, IntegerTable, RealTable, kernel
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
@@ -68,10 +69,11 @@ def implied_masks(observation: NDArray[np.float32], n_suppliers: int) -> NDArray
 class MatchingPolicy(CompiledPolicy):
     """Base of the policies of this file: the instance, the observation's parts and the masks they imply."""
 
+    model: ClassVar[Model] = MODEL
     instance: StationaryMatchingInstance
 
     def fit(self, instance: Any) -> Self:
-        self.instance = MODEL.load(instance)
+        self.instance = self.model.load(instance)
         self._prepare()
         return self
 

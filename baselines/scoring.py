@@ -1,7 +1,11 @@
 """Scores: where an objective stands between an anchor policy and a certified bound."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from matchgym.baselines.evaluation import Evaluation, evaluate
 from matchgym.baselines.exact import exact_value
@@ -21,6 +25,8 @@ class Score:
     anchor: Interval
     difference: Interval  # objective minus anchor, in pairs under the same seeds
     bound: Bound
+    rates: Mapping[str, Interval] = field(default_factory=dict)  # the model's further quantities per unit of time
+    match_rates: NDArray[np.float64] | None = None  # (n, m) per unit of time, where they are known exactly
 
     @property
     def score(self) -> float | None:
@@ -53,6 +59,9 @@ class Score:
             "score": self.score,
             "ratio": self.ratio,
             "is_above_bound": self.is_above_bound,
+            **{name: interval.mean for name, interval in self.rates.items()},
+            **({"rates": {name: vars(interval) for name, interval in self.rates.items()}} if self.rates else {}),
+            **({} if self.match_rates is None else {"match_rates": self.match_rates.tolist()}),
         }
 
 
@@ -65,9 +74,15 @@ def _anchor(entry: Entry, instance: Any) -> tuple[str, Policy]:
 def score_exactly(entry: Entry, policy: Policy) -> Score:
     """Score a fitted policy by the exact values of its chain and the anchor's."""
     name, anchor = _anchor(entry, policy.instance)
-    objective, base = (_as_interval(exact_value(each)) for each in (policy, anchor))
+    value = exact_value(policy)
+    objective, base = _as_interval(value), _as_interval(exact_value(anchor))
     difference = Interval(objective.mean - base.mean, objective.low - base.high, objective.high - base.low)
-    return Score(objective, 0, name, base, difference, entry.layer("bounds").bound(policy.instance))
+    bound = entry.layer("bounds").bound(policy.instance)
+    if not entry.model.rates:
+        return Score(objective, 0, name, base, difference, bound)
+    measures = policy.instance.measures(value.match_rates)
+    rates = {key: Interval(rate, rate, rate) for key, rate in measures.items()}
+    return Score(objective, 0, name, base, difference, bound, rates, value.match_rates)
 
 
 def _as_interval(value: Any) -> Interval:
@@ -79,4 +94,4 @@ def score_simulated(entry: Entry, policy: Policy, found: Evaluation, warmup: int
     name, anchor = _anchor(entry, found.instance)
     base = evaluate(anchor, entry.id, found.instance, found.replications, warmup, decisions, found.seed)
     bound = entry.layer("bounds").bound(found.instance)
-    return Score(found.objective, found.replications, name, base.objective, found.minus(base), bound)
+    return Score(found.objective, found.replications, name, base.objective, found.minus(base), bound, found.rates)

@@ -31,7 +31,7 @@ from matchgym.baselines.preference_lists import (
     priority_kernel,
 )
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Reals, RealTable, WordTable, kernel
-from matchgym.envs.instance import InputError
+from matchgym.envs.instance import InputError, Rates
 from matchgym.envs.rng import next_word, uniform
 from matchgym.envs.stationary_matching import StationaryMatchingInstance
 
@@ -135,11 +135,9 @@ def survivors_kernel(rng, b, queue, now, survival, departure, newcomers):
 
 
 @kernel
-def follow_kernel(params, memory, b, obs, rng):
-    """Bring the names up to date with the observed queues."""
+def elapsed_kernel(params, memory, b, obs, rng):
+    """Draw the node of the time since the last match from its law given the queues then, `memory.known`, and now."""
     n, nodes = memory.known.shape[1], len(params.log_weight)
-
-    # Elapsed time.
     for k in range(nodes):
         memory.weight[b, k] = params.log_weight[k]
     for i in range(n):
@@ -166,6 +164,16 @@ def follow_kernel(params, memory, b, obs, rng):
     while level >= 0.0 and node < nodes - 1:
         node += 1
         level -= memory.weight[b, node]
+    return node
+
+
+@kernel
+def follow_kernel(params, memory, b, obs, rng):
+    """Bring the names up to date with the observed queues."""
+    n = memory.known.shape[1]
+
+    # Elapsed time.
+    node = elapsed_kernel(params, memory, b, obs, rng)
 
     # Departures and arrivals.
     for i in range(n):
@@ -244,8 +252,21 @@ def tabulate(survival, departure, newcomers, side, table):
                     )
 
 
-def tracked_params(instance: StationaryMatchingInstance, lists: Preferences) -> TrackedParams:
-    """Quadrature nodes and likelihood tables for an instance, beside the preference lists."""
+class Nodes(NamedTuple):
+    """The quadrature over the time between two observations, and what it needs; fields as in `TrackedParams`."""
+
+    elapsed: NDArray[np.float64]  # (K,) t
+    space: list[int]  # lengths that the queues hardly ever exceed
+    log_weight: NDArray[np.float64]
+    survival: NDArray[np.float64]
+    departure: NDArray[np.float64]
+    newcomers: NDArray[np.float64]
+    side: int
+    log_likelihood: NDArray[np.float64]
+
+
+def quadrature(instance: Rates) -> Nodes:
+    """Quadrature nodes and likelihood tables for an instance."""
     x = np.arange(-REACH, REACH + STEP, STEP)
     scaled = np.exp(x - np.exp(-x))  # gamma t
     elapsed = scaled / instance.customer_rates.sum()
@@ -254,36 +275,36 @@ def tracked_params(instance: StationaryMatchingInstance, lists: Preferences) -> 
     newcomers = instance.offered[:, None] * departure
     log_weight = np.log(STEP * (1 + np.exp(-x)) * scaled) - scaled - newcomers.sum(0)
     keep = (log_weight > log_weight.max() - 80) & (departure > 0).all(0) & (newcomers > 0).all(0)
-    survival, departure, newcomers, log_weight = (
-        survival[:, keep],
-        departure[:, keep],
-        newcomers[:, keep],
-        log_weight[keep],
-    )
-
+    survival, departure, newcomers = survival[:, keep], departure[:, keep], newcomers[:, keep]
     n, nodes = survival.shape
     if instance.offered.sum() > MAX_NAMES:
         raise InputError(
             f"this policy keeps a name for every waiting supplier, and instance {instance.name!r} has "
             f"{instance.offered.sum():.3g} of them on average, above {MAX_NAMES:.0e}: choose another policy."
         )
-    space = [_longest_queue(offered) for offered in instance.offered]
+    space = [longest_queue(offered) for offered in instance.offered]
     side = min(max(space) + 1, int(np.sqrt(TABLE_BYTES / (8 * n * nodes))))
     table = np.empty((n * side * side, nodes))
     tabulate(survival, departure, newcomers, side, table)
+    return Nodes(elapsed[keep], space, log_weight[keep], survival, departure, newcomers, side, table)
+
+
+def tracked_params(instance: StationaryMatchingInstance, lists: Preferences) -> TrackedParams:
+    """What the two policies of this file read."""
+    nodes = quadrature(instance)
     return TrackedParams(
         *lists,
-        offset=np.concatenate([[0], np.cumsum(space)]),
-        log_weight=log_weight,
-        survival=survival,
-        departure=departure,
-        newcomers=newcomers,
-        side=side,
-        log_likelihood=table,
+        offset=np.concatenate([[0], np.cumsum(nodes.space)]),
+        log_weight=nodes.log_weight,
+        survival=nodes.survival,
+        departure=nodes.departure,
+        newcomers=nodes.newcomers,
+        side=nodes.side,
+        log_likelihood=nodes.log_likelihood,
     )
 
 
-def _longest_queue(offered: float) -> int:
+def longest_queue(offered: float) -> int:
     """A length that Poisson(offered) exceeds with probability at most OVERFLOW."""
     longest = int(offered + 8 * math.sqrt(offered) + 8)
     while pdtrc(longest, offered) > OVERFLOW:

@@ -1,15 +1,18 @@
-"""The Markov chain of the queues of stationary matching on a box of states, and what it gives exactly on small instances.
+"""The Markov chain of waiting suppliers on a box of states, and what it gives exactly on small instances.
+
+It serves every model with these dynamics: stationary matching, and matching queues with rewards theta - c_ij of either sign.
 
 Queue i is cut off at a cap C_i: suppliers who find it full are lost. Since Q_i is stochastically at most Poisson(rho_i) under
 every policy, the probability of leaving the box is known, and so is the error of the truncation (derived here, not in the
 paper):
 
-* optimum: g_box <= OPT_on <= g_box + sum_i lambda_i (max_j r_ij) Pr[Poisson(rho_i) >= C_i];
+* optimum: g_box <= OPT_on <= g_box + sum_i lambda_i (max_j r_ij)^+ Pr[Poisson(rho_i) >= C_i];
 * a fixed policy: |g - g_box| <= Pr[outside] (R + L span(h)), with h the bias on the box, extended by h(Q) = h(min(Q, C)),
-  R = sum_j gamma_j max_i r_ij and L the largest total rate of the box. Inside the box h solves Poisson's equation with gain
+  R = sum_j gamma_j max_i |r_ij| and L the largest total rate of the box. Inside the box h solves Poisson's equation with gain
   g_box; outside, a departure from a queue above its cap leaves min(Q, C) as it is, so that L bounds the drift there too.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,22 +24,44 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, gmres, spilu, splu
 from scipy.special import pdtrc
 
-from matchgym.envs.instance import InputError
-from matchgym.envs.stationary_matching import StationaryMatchingInstance
+from matchgym.envs.instance import InputError, Rates
 
 MAX_STATES = 60_000
 MAX_ROUNDS = 100
 SOLVED = 1e-6  # residual of a linear system above which its solution is refused, relative to the right-hand side
 CONVERGES = 1e-3  # what the residual of one iterative solution must come down to, for the iteration to be used
 ILL_CONDITIONED = "it is too ill-conditioned; use a linear programme or simulation."
-DIRECT_STATES = 6_000  # above, a sparse factorisation in three or more dimensions fills in; iterate instead
+DIRECT_STATES = 30_000  # above, a sparse factorisation in three or more dimensions fills in; iterate instead
+
+
+@dataclass(frozen=True)
+class Market:
+    """Rates (n,), (n,), (m,) and rewards (n, m) of either sign."""
+
+    name: str
+    supplier_rates: NDArray[np.float64]
+    departure_rates: NDArray[np.float64]
+    customer_rates: NDArray[np.float64]
+    rewards: NDArray[np.float64]
+
+    @property
+    def offered(self) -> NDArray[np.float64]:
+        return self.supplier_rates / self.departure_rates
+
+    @property
+    def n_suppliers(self) -> int:
+        return len(self.supplier_rates)
+
+    @property
+    def n_customers(self) -> int:
+        return len(self.customer_rates)
 
 
 @dataclass(frozen=True)
 class Box:
     """All queue vectors Q with 0 <= Q_i <= caps[i], numbered in row-major order."""
 
-    instance: StationaryMatchingInstance
+    instance: Rates
     caps: tuple[int, ...]
     queues: NDArray[np.int64]  # (n, S) the queue vector of each state
     up: NDArray[np.int64]  # (n, S) the state after an arrival of type i; itself at the cap
@@ -64,7 +89,7 @@ class Box:
         return np.einsum("ji,jis->s", weights, match)
 
 
-def box_of(instance: StationaryMatchingInstance, caps: tuple[int, ...]) -> Box:
+def box_of(instance: Rates, caps: tuple[int, ...]) -> Box:
     """The box with the given caps (n,), all >= 1."""
     shape, n = tuple(cap + 1 for cap in caps), len(caps)
     if math.prod(shape) > MAX_STATES:
@@ -83,7 +108,7 @@ def box_of(instance: StationaryMatchingInstance, caps: tuple[int, ...]) -> Box:
 
 
 def make_box(
-    instance: StationaryMatchingInstance,
+    instance: Rates,
     tail: float,
     weights: NDArray[np.float64],
     purpose: str,
@@ -175,6 +200,12 @@ class PolicyValue:
     box: Box
     match: NDArray[np.float64]  # (J, n, S)
 
+    @functools.cached_property
+    def match_rates(self) -> NDArray[np.float64]:
+        """Matches per unit of time (n, J)."""
+        served = self.match @ stationary_law(self.box.generator(self.match))
+        return (self.box.instance.customer_rates[:, None] * served).T
+
 
 def policy_value(box: Box, match: NDArray[np.float64]) -> PolicyValue:
     """Value of the policy with law match[j, i, s], with a bound on truncation and linear-algebra errors."""
@@ -184,7 +215,7 @@ def policy_value(box: Box, match: NDArray[np.float64]) -> PolicyValue:
     residual = np.abs(reward + generator @ bias - gain).max()
     outside = sum(pdtrc(cap, offered) for cap, offered in zip(box.caps, instance.offered))
     rates = instance.supplier_rates.sum() + instance.departure_rates @ np.array(box.caps) + instance.customer_rates.sum()
-    drift = instance.customer_rates @ instance.rewards.max(0) + rates * np.ptp(bias)
+    drift = instance.customer_rates @ np.abs(instance.rewards).max(0) + rates * np.ptp(bias)
     return PolicyValue(gain, float(residual + outside * drift), box, match)
 
 
@@ -193,7 +224,7 @@ def improve(box: Box, bias: NDArray[np.float64], current: NDArray[np.int64] | No
     instance = box.instance
     best = np.empty((instance.n_customers, box.size), np.int64)
     moves = np.where(box.queues > 0, bias[box.down] - bias, -np.inf)
-    slack = 1e-12 * (1.0 + np.abs(bias).max() + instance.rewards.max())
+    slack = 1e-12 * (1.0 + np.abs(bias).max() + np.abs(instance.rewards).max())
     for j in range(instance.n_customers):
         gains = np.vstack([moves + instance.rewards[:, j, None], np.zeros(box.size)])
         best[j] = gains.argmax(0)
@@ -218,9 +249,9 @@ class Optimum:
     actions: NDArray[np.int64]
 
 
-def policy_iteration(box: Box) -> Optimum:
-    """Howard's algorithm, started from reward-greedy."""
-    actions = improve(box, np.zeros(box.size), None)
+def policy_iteration(box: Box, start: NDArray[np.int64] | None = None) -> Optimum:
+    """Howard's algorithm, started from the actions (J, S) of `start` or from reward-greedy."""
+    actions = improve(box, np.zeros(box.size), None) if start is None else start
     for _ in range(MAX_ROUNDS):
         match = match_law(box, actions)
         gain, bias = poisson_equation(box.generator(match), box.reward_rate(match))

@@ -1,4 +1,4 @@
-"""A linear programme stated with PuLP, solved by HiGHS, and held open so that rows can be added to it."""
+"""A linear programme stated with PuLP, solved by HiGHS, and held open so that rows and columns can be added to it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,11 @@ DEVEX = 1  # pricing; the weights of steepest edge would be computed anew whenev
 class HeldProgramme:
     """A maximisation problem after its first solve; `solve_again` continues from the last basis.
 
-    Multipliers are those of a maximisation: >= 0 for a `<=` row or an upper bound, free for an equation.
+    Multipliers are those of a maximisation: >= 0 for a `<=` row or an upper bound, free for an equation. A partial programme
+    still lacks columns, without which it may be infeasible: its first solution is not looked at.
     """
 
-    def __init__(self, problem: pulp.LpProblem) -> None:
+    def __init__(self, problem: pulp.LpProblem, is_partial: bool = False) -> None:
         assert problem.sense == pulp.LpMaximize
         self.problem = problem
         problem.solve(
@@ -30,7 +31,8 @@ class HeldProgramme:
             )
         )
         self.solver: Any = problem.solverModel
-        self._read()
+        if not is_partial:
+            self._read()
 
     def _read(self) -> None:
         status = self.solver.modelStatusToString(self.solver.getModelStatus())
@@ -59,6 +61,10 @@ class HeldProgramme:
     def set_objective(self, columns: NDArray[np.int64], coefficients: NDArray[np.float64]) -> None:
         """Change the coefficients of some columns in the objective."""
         self.solver.changeColsCost(len(columns), columns.astype(np.int32), -coefficients)
+
+    def add_column(self, objective: float, rows: NDArray[np.int64], coefficients: NDArray[np.float64]) -> None:
+        """Add a variable >= 0 with these coefficients in the objective and in some rows."""
+        self.solver.addCol(-objective, 0.0, np.inf, len(rows), rows.astype(np.int32), coefficients)
 
     def solve_again(self) -> None:
         """Solve with what has changed since."""

@@ -6,6 +6,7 @@ from fractions import Fraction
 from matchgym.envs.instance import InputError
 
 BITS = 256  # enclosures are about 2^-BITS wide
+LONG_TAIL = 400  # terms of a Poisson law from which sums of exact fractions grow too long
 
 
 class CertificateError(InputError):
@@ -63,8 +64,27 @@ def exp_minus(x: Fraction) -> tuple[Fraction, Fraction]:
 
 def poisson_tail(mean: Fraction, count: int) -> Fraction:
     """An upper bound on Pr[Poisson(mean) >= count]."""
+    if count > LONG_TAIL and count > mean:
+        return _far_tail(mean, count)
     term = partial = Fraction(1) if count > 0 else Fraction(0)
     for k in range(1, count):
         term = term * mean / k
         partial += term
     return max(Fraction(0), 1 - exp_minus(mean)[0] * partial)
+
+
+def _far_tail(mean: Fraction, count: int) -> Fraction:
+    """Pr[Poisson(mean) = count] (1 + q + q^2 + ...) with q = mean / (count + 1), factor by factor in rounded-up numbers.
+
+    The probability is the product of mean e^(-mean / count) / k over k = 1..count.
+    """
+    factor = coarsen(mean * exp_minus(mean / count)[1])
+    mantissa, exponent = 1, 0  # mantissa 2^exponent
+    for k in range(1, count + 1):
+        mantissa = -(-mantissa * factor.numerator // k)
+        exponent -= factor.denominator.bit_length() - 1
+        excess = mantissa.bit_length() - 2 * BITS
+        if excess > 0:
+            mantissa, exponent = (mantissa >> excess) + 1, exponent + excess
+    probability = mantissa * Fraction(2) ** exponent
+    return min(Fraction(1), coarsen(probability / (1 - mean / (count + 1))))

@@ -35,17 +35,18 @@ import pulp
 from numpy.typing import NDArray
 
 from matchgym.bounds.bound import Bound, Proof, certify
-from matchgym.bounds.chain import bellman, box_of, make_box, policy_iteration
+from matchgym.bounds.box_proof import exact_rates, exact_table, gain_bracket, on_grid
+from matchgym.bounds.chain import make_box, policy_iteration
 from matchgym.bounds.programme import HeldProgramme
-from matchgym.bounds.rational import CertificateError, coarsen, exact, exp_minus, poisson_tail
+from matchgym.bounds.rational import CertificateError, coarsen, exact, exp_minus
 from matchgym.bounds.subset_cuts import BY_SHARE, BY_WORTH, greedy_prefixes, violated, worst_prefixes
-from matchgym.envs.instance import InputError, is_count, shorten, unknown
+from matchgym.envs.instance import InputError, unknown
 from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
 
 GAP = 1e-10  # between an upper bound and a feasible solution, relative: ends the cutting planes
 MAX_ROUNDS = 1000
 FAILED_GAP = 5e-7  # more than this in the end is an error
-PERTURBED_ROUND = 5  # after this round rewards are stated by up to PERTURBATION, so that no two orders of suppliers tie
+PERTURBED_ROUND = 5  # after this round rewards are lowered by up to PERTURBATION, so that no two orders of suppliers tie
 PERTURBATION, PERTURBED_GAP = 1e-7, 1e-8  # relative, and the gap that ends these rounds; the last one undoes the perturbation
 MAX_COEFFICIENT = 1e10  # of customer_rates / supplier_rates in the programmes
 BRACKET = 1e-8  # width of the bracket of `optimum` due to truncation, relative to the largest possible reward rate,
@@ -378,13 +379,7 @@ def optimum(instance: Any) -> Bound:
     box = make_box(instance, min(BRACKET * (scale or 1.0), BRACKET_LIMIT), worth, "optimum")
     found = policy_iteration(box)
     shape = tuple(cap + 1 for cap in box.caps)
-    # Any h proves a bracket; on a grid of 2^-bits its numbers have about 64 bits.
-    bits = max(0, 64 - int(np.frexp(np.abs(found.bias).max())[1]))
-    certificate = {
-        "caps": list(box.caps),
-        "bits": bits,
-        "h": [round(Fraction(h) * Fraction(2) ** bits) for h in found.bias.tolist()],
-    }
+    certificate = {"caps": list(box.caps), **on_grid(found.bias)}
     return certify(
         "optimum",
         "upper",
@@ -398,43 +393,7 @@ def optimum(instance: Any) -> Bound:
 
 
 def prove_optimum(instance: StationaryMatchingInstance, certificate: dict[str, Any]) -> Proof:
-    """The bracket that any function h on the box proves, in integers of a common unit.
-
-    min_Q B(h)(Q) <= g_box <= max_Q B(h)(Q) with B the right-hand side of the Bellman equation; losing suppliers at a cap is an
-    admissible policy, so the minimum bounds OPT_on from below; adding sum_i lambda_i max_j r_ij Pr[Poisson(rho_i) >= C_i] to
-    the maximum bounds it from above.
-    """
-    caps, bits = certificate["caps"], certificate["bits"]
-    if len(caps) != instance.n_suppliers or not all(is_count(cap, 1) for cap in caps) or not is_count(bits):
-        raise CertificateError(f"a certificate has caps {shorten(caps)} and bits {shorten(bits)} where integers are needed.")
-    box = box_of(instance, tuple(caps))
-    if len(certificate["h"]) != box.size or not all(type(h) is int for h in certificate["h"]):
-        raise CertificateError(f"a certificate needs {box.size} integers h.")
-    rates = [instance.supplier_rates, instance.departure_rates, instance.customer_rates]
-    rate_bits = _bits(np.concatenate(rates))
-    bits_used = max(bits, _bits(instance.rewards.ravel()))
-    scales: dict[str, Any] = {
-        name: [_integer(rate, rate_bits) for rate in values.tolist()]
-        for name, values in zip(("supplier_rates", "departure_rates", "customer_rates"), rates)
-    }
-    scales["rewards"] = [[_integer(reward, bits_used) for reward in row] for row in instance.rewards.tolist()]
-    h = np.array(certificate["h"], object) * (1 << (bits_used - bits))
-    gains = bellman(box, h, scales)
-    unit = Fraction(1, 1 << (bits_used + rate_bits))
-    lost = sum(
-        Fraction(arrivals) * Fraction(worth) * poisson_tail(coarsen(Fraction(arrivals) / Fraction(departures)), cap)
-        for arrivals, departures, worth, cap in zip(
-            instance.supplier_rates.tolist(), instance.departure_rates.tolist(), instance.rewards.max(1).tolist(), caps
-        )
-    )
-    return Proof(lower=int(gains.min()) * unit, upper=int(gains.max()) * unit + lost)
-
-
-def _bits(values: NDArray[np.float64]) -> int:
-    """The least b such that all values are multiples of 2^-b."""
-    return max(value.as_integer_ratio()[1].bit_length() - 1 for value in values.tolist())
-
-
-def _integer(value: float, bits: int) -> int:
-    numerator, denominator = value.as_integer_ratio()
-    return numerator * ((1 << bits) // denominator)
+    """The bracket around OPT_on that any function h on the box proves, see `matchgym.bounds.box_proof`."""
+    rates = exact_rates(instance)
+    bracket = gain_bracket(rates, exact_table(instance.rewards), certificate)
+    return Proof(lower=bracket.low, upper=bracket.high + bracket.lost)

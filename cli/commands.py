@@ -9,7 +9,9 @@ from rich.table import Table
 
 import matchgym
 from matchgym.baselines import evaluate as run_evaluation
+from matchgym.baselines.policy import parse_arguments
 from matchgym.baselines.scoring import Score, score_exactly, score_simulated
+from matchgym.cli.experiments import frontier, reproduce
 from matchgym.cli.leaderboard import leaderboard
 from matchgym.cli.output import (
     Stopwatch,
@@ -31,10 +33,14 @@ app = typer.Typer(
 )
 
 app.add_typer(leaderboard, name="leaderboard")
+app.command()(frontier)
+app.command()(reproduce)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
 InstanceOption = Annotated[str | None, typer.Option("--instance", help="A catalogue name or the path of a JSON file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Short = Annotated[str | None, typer.Option("--short", metavar="I,J", help="Short queues, from 0 (matching queues).")]
+Caps = Annotated[str | None, typer.Option("--caps", metavar="C,D", help="Their caps, in the same order.")]
 Param = Annotated[list[str], typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the policy or algorithm.")]
 
 
@@ -84,13 +90,16 @@ def bound(
     env_id: Id,
     instance: InstanceOption = None,
     kind: Annotated[str | None, typer.Option("--kind", help="A kind of bound, see `matchgym envs`.")] = None,
+    short: Short = None,
+    caps: Caps = None,
     as_json: Json = False,
 ) -> None:
     """Bound what any policy can earn, and check the certificate in exact arithmetic."""
     watch = Stopwatch()
     entry, loaded = load(env_id, instance)
     layer = entry.layer("bounds")
-    found = layer.bound(loaded, layer.KINDS[0] if kind is None else kind)
+    given = {name: text for name, text in (("short", short), ("caps", caps)) if text is not None}
+    found = layer.bound(loaded, layer.KINDS[0] if kind is None else kind, **parse_arguments(layer.bound, given, "bound"))
     found.verify()
     record = {
         "id": entry.id,
@@ -102,12 +111,13 @@ def bound(
         "certified_value": found.certified_value,
         "lower": found.lower,
         "upper": found.upper,
+        **found.report,
         "seconds": watch.seconds,
     }
     if as_json:
         return print_json(record)
     console.print(f"{found.kind} ({found.sense} bound) on {entry.id}, instance {loaded.name}")
-    console.print(f"  certified value  {found.certified_value:.10g}   reward per unit of time")
+    console.print(f"  certified value  {found.certified_value:.10g}   {found.unit}")
     if found.lower is not None and found.upper is not None:
         console.print(f"  bracket          [{found.lower:.12g}, {found.upper:.12g}]")
     console.print(f"  solver's value   {found.value:.10g}")
@@ -125,13 +135,16 @@ def evaluate(
     decisions: Annotated[int, typer.Option(help="Decisions counted in each replication.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Replication b is seeded with SEED + b.")] = 0,
     exact: Annotated[bool, typer.Option("--exact", help="Solve the policy's Markov chain instead (small instances).")] = False,
+    short: Short = None,
+    caps: Caps = None,
     param: Param = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Score a policy against the bound: 0 is the anchor (reward-greedy or alike), 1 the certified bound."""
     watch = Stopwatch()
     entry, loaded = load(env_id, instance)
-    fitted = find_policy(entry, policy, named_values(param)).fit(loaded)
+    queues = [f"{name}={text}" for name, text in (("short", short), ("caps", caps)) if text is not None]
+    fitted = find_policy(entry, policy, named_values(param + queues)).fit(loaded)
     if exact:
         score = score_exactly(entry, fitted)
     else:
@@ -160,6 +173,8 @@ def show_score(policy: str, env_id: str, instance: str, score: Score) -> None:
     how = "exact" if score.replications == 0 else f"95 % over {score.replications} replications"
     console.print(f"  objective  {objective.mean:.6g}   [{objective.low:.6g}, {objective.high:.6g}]  {how}")
     console.print(f"  bound      {score.bound.certified_value:.6g}   {score.bound.kind}, certified")
+    for name, rate in score.rates.items():
+        console.print(f"  {name:10s} {rate.mean:.6g}   [{rate.low:.6g}, {rate.high:.6g}]  per unit of time")
     console.print(f"  anchor     {score.anchor.mean:.6g}   {score.anchor_policy}")
     console.print(
         f"  score      {significant(score.score, 4)}   (0 anchor, 1 bound); objective / bound {significant(score.ratio, 4)}"

@@ -21,7 +21,9 @@ def reference_lines(entry: Entry, instance: Any) -> dict[str, float]:
     layer = entry.layer("bounds")
     lines = {f"bound ({layer.KINDS[0]})": layer.bound(instance).certified_value}
     with contextlib.suppress(InputError):  # too large: the curve goes without
-        lines["exact optimum"] = layer.bound(instance, "optimum").value
+        best_policy = layer.bound(instance, getattr(layer, "EXACT", "optimum"))
+        if best_policy.lower is not None:
+            lines["exact optimum"] = best_policy.value
     best: tuple[str, Evaluation] | None = None
     policies = entry.layer("baselines").POLICIES
     with progress_bar("baselines") as progress:

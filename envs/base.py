@@ -48,6 +48,8 @@ class Model:
     # look_kernel(params, state, b, out) -> a glimpse of row b, and the kernels that read it by the names under which policies
     # read observations; see `matchgym.baselines.evaluation`
     glimpse: Mapping[str, Any] = field(default_factory=dict)
+    # quantities per unit of time that evaluations report: name -> the field of the state that counts them since the reset
+    rates: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def loops(file: str, info: tuple[str, ...], **kernels: Any) -> dict[str, Any]:

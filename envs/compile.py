@@ -81,6 +81,11 @@ def specialise(loop: Callable, name: str, file: str, **bound: Any) -> Any:
     return kernel(copy)
 
 
+def extend_record(record_type: Any, name: str, **added: Any) -> Any:
+    """A record type with the fields of another one and some more: what a model adds to the state of a model it builds on."""
+    return NamedTuple(name, [*get_type_hints(record_type, include_extras=True).items(), *added.items()])
+
+
 def _fields(record_type: type) -> list[tuple[str, type, int]]:
     hints = get_type_hints(record_type, include_extras=True)
     return [(name, *hints[name].__metadata__) for name in record_type._fields]  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeGuard, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,17 @@ def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *
     return array
 
 
+def as_number(field: str, value: Any, *, positive: bool) -> float:
+    """A float that is finite and > 0 (or >= 0); InputError otherwise."""
+    if isinstance(value, list | tuple | np.ndarray):
+        raise InputError(f"{field} must be one number, not {shorten(value)}.")
+    _check_numbers(field, value)
+    try:
+        return float(as_array(field, [value], 1, (1,), positive=positive)[0])
+    except InputError as error:
+        raise InputError(str(error).replace(f"{field}[0]", field)) from None
+
+
 def unknown(what: str, name: object, names: Iterable[str], where: str = "`matchgym envs` lists them") -> InputError:
     """The refusal of a name that is not among `names`: lists them if they are few, else the closest and where to look."""
     known = list(names)
@@ -109,6 +120,10 @@ class Instance:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not 1 <= len(self.name) <= 100 or not self.name.isprintable():
             raise InputError(f"name must be a printable string of 1 to 100 characters, not {shorten(self.name)}.")
+
+    def measures(self, match_rates: NDArray[np.float64]) -> dict[str, float]:
+        """What match rates amount to beside the objective, by name, per unit of time; `Model.rates` counts the same."""
+        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: {"model", "name", <fields>}."""
@@ -157,6 +172,27 @@ class Instance:
             return cls.from_dict(_read_json(path))
         except InputError as error:
             raise InputError(f"{shorten_path(path)}: {error}") from None
+
+
+class Rates(Protocol):
+    """Waiting suppliers of n types and customers of m types: what an instance, or a part of one, says of their dynamics."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def supplier_rates(self) -> NDArray[np.float64]: ...  # (n,)
+    @property
+    def departure_rates(self) -> NDArray[np.float64]: ...  # (n,)
+    @property
+    def customer_rates(self) -> NDArray[np.float64]: ...  # (m,)
+    @property
+    def rewards(self) -> NDArray[np.float64]: ...  # (n, m)
+    @property
+    def offered(self) -> NDArray[np.float64]: ...  # (n,)
+    @property
+    def n_suppliers(self) -> int: ...
+    @property
+    def n_customers(self) -> int: ...
 
 
 def read_array(field: str, path: Path) -> NDArray[np.float64]:

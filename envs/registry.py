@@ -35,6 +35,7 @@ class Entry:
 
 ENTRIES = (
     Entry("StationaryMatching-v0", "stationary_matching", "arXiv:2411.08218", 1000),
+    Entry("MatchingQueues-v0", "matching_queues", "arXiv:2501.08775", 1000),
 )  # fmt: skip
 
 REGISTRY = {entry.id: entry for entry in ENTRIES}

@@ -40,7 +40,7 @@ from matchgym.envs.compile import (
     kernel,
     outlined_kernel,
 )
-from matchgym.envs.instance import InputError, Instance, as_array
+from matchgym.envs.instance import InputError, Instance, Rates, as_array
 from matchgym.envs.rng import (
     alias_table,
     binomial,
@@ -139,7 +139,7 @@ class State(NamedTuple):
     last_customer: Integers  # (B,) type of the customer of the last decision, -1 before the first
 
 
-def params(instance: StationaryMatchingInstance, initial_state: str, synchronised: bool) -> Params:
+def params(instance: Rates, initial_state: str, synchronised: bool) -> Params:
     """The numbers that the kernels read."""
     supplier_rate, customer_rate = instance.supplier_rates.sum(), instance.customer_rates.sum()
     threshold, alias = alias_table(np.concatenate([instance.supplier_rates, instance.customer_rates]))
@@ -161,7 +161,7 @@ def params(instance: StationaryMatchingInstance, initial_state: str, synchronise
     )
 
 
-def state(instance: StationaryMatchingInstance, batch: int) -> State:
+def state(instance: Rates, batch: int) -> State:
     """Zeroed rows."""
     n = instance.n_suppliers
     return State(

@@ -1,4 +1,4 @@
-"""Texts and pictures of stationary matching: queues, arriving customer, last match, running score."""
+"""Texts and pictures of matching with waiting suppliers: queues, arriving customer, last match, running score."""
 
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ COLUMNS = 79
 class Scene(NamedTuple):
     """What both render modes show of row 0 of the state."""
 
+    title: str  # of the model
     name: str
     elapsed_time: float
     decisions: int
@@ -87,6 +88,7 @@ def scene(instance: Any, state: Any, bound: float | None) -> Scene:
     rate = total / elapsed if elapsed > 0 else 0.0
     last_supplier, last_customer = int(state.last_supplier[0]), int(state.last_customer[0])
     return Scene(
+        title=instance.model.replace("_", " ").capitalize(),
         name=instance.name,
         elapsed_time=elapsed,
         decisions=int(state.decisions[0]),
@@ -141,7 +143,7 @@ def text(shown: Scene) -> str:
 def picture(shown: Scene) -> NDArray[np.uint8]:
     """A dashboard: header, waiting suppliers linked to the arriving customer, last decision."""
     canvas = Canvas(HEIGHT, WIDTH)
-    canvas.text(18, 20, cut(f"Stationary matching · {shown.name}", WIDTH - 40), MUTED)
+    canvas.text(18, 20, cut(f"{shown.title} · {shown.name}", WIDTH - 40), MUTED)
     _header(canvas, shown)
 
     canvas.rectangle(16, 112, 688, 304, CARD, 8)
