@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,13 +22,14 @@ from matchgym.envs.compile import WordTable, kernel, opener, pack, specialise, v
 from matchgym.envs.instance import InputError, Instance, read_array, shorten, unknown
 from matchgym.envs.rng import seed_words
 
-Actions = NDArray[np.int64]
+Actions = NDArray[Any]
 
 
 class Policy:
     """Base of all policies: fit once, then decide for batches of observations."""
 
     instance: Instance
+    options: ClassVar[Mapping[str, Any]] = {}  # of the environment in which it acts, where they are not the defaults
 
     def fit(self, instance: Any) -> Self:
         """Prepare for an instance: solve what must be solved and set the attributes that end in `_`."""
@@ -111,10 +113,22 @@ def act_batch(params_buffer, memory_buffer, starts, obs, masks, actions):
         actions[b] = act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
 
 
+def act_rows(params_buffer, memory_buffer, starts, obs, masks, actions):
+    """As `act_batch`, of a policy whose actions are rows of numbers (B, k)."""
+    params, memory = open_policy(params_buffer), open_memory(memory_buffer)
+    for b in range(len(actions)):
+        if starts[b]:
+            forget_kernel(memory, b)
+        action = act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
+        for k in range(len(action)):
+            actions[b, k] = action[k]
+
+
 class CompiledPolicy(Policy):
     """A policy given by a kernel. A subclass is compiled by the decorator `compiled`.
 
-    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`.
+    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`. Where actions
+    are not Discrete, the kernel returns a row of numbers, a row of a table of its memory, and `fit` sets `action_space_`.
     """
 
     Params: ClassVar[type] = Nothing
@@ -126,6 +140,7 @@ class CompiledPolicy(Policy):
     is_deterministic: ClassVar[bool] = False
     reads_glimpse: ClassVar[bool] = True  # whether its kernel reads observations only by the names of `Model.glimpse`
     reads_mask: ClassVar[bool] = False  # whether the kernel looks at its mask; if not, `simulate` does not compute it
+    action_space_: gym.Space[Any] | None = None  # None: Discrete
 
     def memory(self, batch: int) -> NamedTuple:
         """Zeroed memory for `batch` rows."""
@@ -154,11 +169,15 @@ class CompiledPolicy(Policy):
             starts[:] = True
         else:
             state = state.copy()
-        actions = np.empty(len(obs), np.int64)
+        space = self.action_space_
+        actions: Actions = np.empty(len(obs), np.int64) if space is None else np.empty((len(obs), int(np.prod(space.shape))))
         if deterministic and not self.is_deterministic:
             actions[:] = self.probabilities(obs, masks).argmax(1)
         else:
             type(self).act_batch(pack(self.params_), state, starts, np.ascontiguousarray(obs), masks, actions)
+        if space is not None:
+            is_box = isinstance(space, gym.spaces.Box)
+            actions = actions.reshape(-1, *space.shape).astype(np.float64 if is_box else np.int64)  # type: ignore[misc]
         return (actions if np.ndim(observation) == 2 else actions[0]), state
 
     def probabilities(
@@ -169,8 +188,11 @@ class CompiledPolicy(Policy):
         return super().probabilities(observation, action_masks)
 
 
-def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing) -> Any:
-    """Class decorator: compile a `CompiledPolicy` around its kernels; `file` is the source file of the policy."""
+def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing, loop: Any = act_batch) -> Any:
+    """Class decorator: compile a `CompiledPolicy` around its kernels; `file` is the source file of the policy.
+
+    loop : `act_batch`, or `act_rows` for a kernel that returns rows of numbers.
+    """
 
     def attach(policy_type: type[CompiledPolicy]) -> type[CompiledPolicy]:
         policy_type.file = file
@@ -180,7 +202,7 @@ def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing) ->
             "open_policy": opener(policy_type.Params),
             "open_memory": opener(policy_type.Memory),
         }
-        policy_type.act_batch = specialise(act_batch, f"act_batch_{policy_type.__name__}", file, **policy_type.kernels)
+        policy_type.act_batch = specialise(loop, f"act_batch_{policy_type.__name__}", file, **policy_type.kernels)
         return policy_type
 
     return attach

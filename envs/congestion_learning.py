@@ -440,7 +440,7 @@ def observe_kernel(params, state, b, out):
     out[start + 2 * n] = state.elapsed_time[b] / params.horizon
     if params.has_known_rewards:
         for k in range(n * m):
-            out[start + 2 * n + 1 + k] = state.rewards[b, k]
+            out[start + 2 * n + 1 + k] = clipped_mean(state.rewards[b, k], params.noise, params.reward_cap)
 
 
 @kernel

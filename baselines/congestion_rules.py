@@ -1,0 +1,314 @@
+"""The kernels behind the policies for congestion-aware learning: what is believed of rewards, and how jobs are sent.
+
+A policy is an *estimate* r_ij(t) of every mean reward put into a *rule*. Estimates: upper confidence bounds (6), a draw from the
+posterior, the empirical means after a first stage, or the truth. Rules: the barrier rule sends each job of type i to server j
+with the probability p_ij(t) that solves programme (7); the queue rule (9) sends all jobs of type i in a slot to
+
+    k(i, t) = the smallest index in argmax_j { r_ij(t) - eps Q_j(t - 1) }.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from matchgym.baselines.barrier_programme import FORBIDDEN, R, solve_kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel
+from matchgym.envs.rng import beta
+
+SMALLEST_SHARE = 1e-9  # probabilities below are 0
+
+
+class Knobs(NamedTuple):
+    """What the kernels read: the platform's knowledge and the policy's parameters."""
+
+    arrival_rates: Reals  # (I',) of the types that arrive at all
+    present: Integers  # (I',) their indices
+    capacities: Reals  # (J,)
+    allowed: IntegerTable  # (I, J)
+    rewards: RealTable  # (I, J) mean rewards, for the rules that know them
+    has_rewards: Integer  # 0: they are drawn, and observed by these rules
+    horizon: Integer
+    v: Real
+    eps: Real
+    cap: Real  # of an estimate, and the estimate of a pair never served
+    floor: Real  # r_*
+    radius: Real  # factor of the confidence radius
+    gap: Real  # asked for of programme (7) for rewards up to 1
+    stage: Integer  # slots of the first stage
+    is_horizon_aware: Integer
+
+
+class Learner(NamedTuple):
+    """Memory of a policy, one row per environment, and room for the solver."""
+
+    stream: WordTable  # (B, 4)
+    action: RealTable  # (B, I J) or (B, I)
+    estimate: RealTable  # (B, I J)
+    flows: RealTable  # (B, I' J) last solution of programme (7)
+    is_settled: Integers  # (B,) whether a decision made once per episode has been made
+    has_flows: Integers  # (B,)
+    work: RealTable  # scratch, shared by all rows
+
+
+@kernel
+def forget_kernel(memory, b):
+    """An episode starts."""
+    memory.is_settled[b] = memory.has_flows[b] = 0
+
+
+@kernel
+def queue_kernel(obs, j):
+    """Q_j."""
+    return obs[j]
+
+
+@kernel
+def served_kernel(knobs, obs, k):
+    """h of pair k = i J + j."""
+    n, m = knobs.allowed.shape
+    return obs[m + n * m + k]
+
+
+@kernel
+def mean_kernel(knobs, obs, k):
+    """Empirical mean reward of pair k."""
+    n, m = knobs.allowed.shape
+    return obs[m + 2 * n * m + k]
+
+
+@kernel
+def known_kernel(knobs, obs, k):
+    """The mean reward of pair k, for policies that are shown it."""
+    n, m = knobs.allowed.shape
+    return obs[m + 3 * n * m + 2 * n + 1 + k]
+
+
+@kernel
+def slots_kernel(knobs, obs):
+    """t - 1, the slots completed."""
+    n, m = knobs.allowed.shape
+    return int(obs[m + 3 * n * m + 2 * n] * knobs.horizon + 0.5)
+
+
+@kernel
+def upper_kernel(knobs, memory, b, obs):
+    """Estimates (6): the cap if never served, else max(min(rbar + radius sqrt(2 log(t - 1) / h), cap), floor)."""
+    width = 2.0 * math.log(max(slots_kernel(knobs, obs), 1))
+    for k in range(memory.estimate.shape[1]):
+        count, estimate = float(served_kernel(knobs, obs, k)), knobs.cap
+        if count > 0.0:
+            estimate = min(float(mean_kernel(knobs, obs, k)) + knobs.radius * math.sqrt(width / count), knobs.cap)
+        memory.estimate[b, k] = max(estimate, knobs.floor)
+
+
+@kernel
+def posterior_kernel(knobs, memory, b, obs):
+    """A draw from Beta(1 + w, 1 + h - w), w the rewards received in units of the cap."""
+    for k in range(memory.estimate.shape[1]):
+        count = float(served_kernel(knobs, obs, k))
+        received = min(count * float(mean_kernel(knobs, obs, k)) / knobs.cap, count)
+        memory.estimate[b, k] = max(knobs.cap * beta(memory.stream, b, 1.0 + received, 1.0 + count - received), knobs.floor)
+
+
+@kernel
+def empirical_kernel(knobs, memory, b, obs):
+    """Empirical means, the cap where there is none."""
+    for k in range(memory.estimate.shape[1]):
+        memory.estimate[b, k] = mean_kernel(knobs, obs, k) if served_kernel(knobs, obs, k) > 0 else knobs.cap
+
+
+@kernel
+def truth_kernel(knobs, memory, b, obs):
+    """The mean rewards themselves."""
+    m = knobs.allowed.shape[1]
+    for k in range(memory.estimate.shape[1]):
+        memory.estimate[b, k] = knobs.rewards[k // m, k % m] if knobs.has_rewards else known_kernel(knobs, obs, k)
+
+
+@kernel
+def even_rule(knobs, memory, b):
+    """Every allowed server with the same probability."""
+    m = knobs.allowed.shape[1]
+    for k in range(memory.action.shape[1]):
+        memory.action[b, k] = knobs.allowed[k // m, k % m]
+
+
+@kernel
+def barrier_rule(knobs, memory, b):
+    """The law of routing that solves programme (7) at the estimates; types that never arrive are left at an even split."""
+    m = len(knobs.capacities)
+    even_rule(knobs, memory, b)
+    largest = 0.0
+    for place in range(len(knobs.present)):
+        for j in range(m):
+            if knobs.allowed[knobs.present[place], j]:
+                largest = max(largest, abs(memory.estimate[b, knobs.present[place] * m + j]))
+    if largest == 0.0:
+        largest = 1.0
+    v = knobs.v * largest
+    for place in range(len(knobs.present)):
+        i = knobs.present[place]
+        for j in range(m):
+            is_allowed = knobs.allowed[i, j]
+            memory.work[R, place * m + j] = (
+                memory.estimate[b, i * m + j] / largest if is_allowed else -FORBIDDEN * (1.0 + 1.0 / v)
+            )
+    lam, flows = knobs.arrival_rates, memory.flows[b]
+    _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, flows, memory.has_flows[b] > 0, memory.work)
+    if not gap <= knobs.gap and memory.has_flows[b] > 0:
+        _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, flows, False, memory.work)
+    if not gap <= knobs.gap:
+        raise RuntimeError("programme (7) could not be solved to its gap; choose a smaller V")
+    memory.has_flows[b] = 1
+    for place in range(len(knobs.present)):
+        i = knobs.present[place]
+        for j in range(m):
+            share = flows[place * m + j] / lam[place]
+            memory.action[b, i * m + j] = share if knobs.allowed[i, j] and share >= SMALLEST_SHARE else 0.0
+
+
+@kernel
+def best_server(knobs, memory, b, obs, i):
+    """The server of rule (9) for type i, given where the types before it go in this slot.
+
+    A horizon-aware rule leaves out servers whose queue is too long for a job that joins it now to be completed in time.
+    """
+    n, m = knobs.allowed.shape
+    left = knobs.horizon - slots_kernel(knobs, obs)
+    best, best_value, is_hopeless = -1, -np.inf, True
+    for j in range(m):
+        if not knobs.allowed[i, j]:
+            continue
+        ahead = float(queue_kernel(obs, j))
+        late = False
+        if knobs.is_horizon_aware:
+            before = ahead
+            for other in range(i):
+                if memory.action[b, other] == j:
+                    before += obs[m + 3 * n * m + other]
+            late = before >= left * knobs.capacities[j]
+        value = memory.estimate[b, i * m + j] - knobs.eps * ahead
+        if (is_hopeless and not late) or (late == is_hopeless and value > best_value):
+            best, best_value, is_hopeless = j, value, late
+    return best
+
+
+@kernel
+def queue_rule(knobs, memory, b, obs):
+    """Rule (9): one server for all jobs of a type in this slot."""
+    for i in range(knobs.allowed.shape[0]):
+        memory.action[b, i] = best_server(knobs, memory, b, obs, i)
+
+
+@kernel
+def barrier_upper_kernel(knobs, memory, b, obs, mask, rng):
+    """Algorithm 1."""
+    upper_kernel(knobs, memory, b, obs)
+    barrier_rule(knobs, memory, b)
+    return memory.action[b]
+
+
+@kernel
+def queue_upper_kernel(knobs, memory, b, obs, mask, rng):
+    """Algorithm 2."""
+    upper_kernel(knobs, memory, b, obs)
+    queue_rule(knobs, memory, b, obs)
+    return memory.action[b]
+
+
+@kernel
+def barrier_posterior_kernel(knobs, memory, b, obs, mask, rng):
+    """The barrier rule at a draw from the posterior."""
+    posterior_kernel(knobs, memory, b, obs)
+    barrier_rule(knobs, memory, b)
+    return memory.action[b]
+
+
+@kernel
+def queue_posterior_kernel(knobs, memory, b, obs, mask, rng):
+    """The queue rule at a draw from the posterior."""
+    posterior_kernel(knobs, memory, b, obs)
+    queue_rule(knobs, memory, b, obs)
+    return memory.action[b]
+
+
+@kernel
+def barrier_truth_kernel(knobs, memory, b, obs, mask, rng):
+    """Programme (8), solved once per episode."""
+    if not memory.is_settled[b]:
+        truth_kernel(knobs, memory, b, obs)
+        barrier_rule(knobs, memory, b)
+        memory.is_settled[b] = 1
+    return memory.action[b]
+
+
+@kernel
+def queue_truth_kernel(knobs, memory, b, obs, mask, rng):
+    """Rule (10)."""
+    truth_kernel(knobs, memory, b, obs)
+    queue_rule(knobs, memory, b, obs)
+    return memory.action[b]
+
+
+@kernel
+def shortest_kernel(knobs, memory, b, obs, mask, rng):
+    """The queue rule without estimates."""
+    for k in range(memory.estimate.shape[1]):
+        memory.estimate[b, k] = 0.0
+    queue_rule(knobs, memory, b, obs)
+    return memory.action[b]
+
+
+@kernel
+def even_kernel(knobs, memory, b, obs, mask, rng):
+    """Every job to a random server."""
+    even_rule(knobs, memory, b)
+    return memory.action[b]
+
+
+@kernel
+def is_exploring(knobs, memory, b, obs):
+    """Whether the first stage still runs; when it ends, its empirical means become the estimates of the episode."""
+    if not memory.is_settled[b] and slots_kernel(knobs, obs) >= knobs.stage:
+        empirical_kernel(knobs, memory, b, obs)
+    return not memory.is_settled[b] and slots_kernel(knobs, obs) < knobs.stage
+
+
+@kernel
+def barrier_stage_kernel(knobs, memory, b, obs, mask, rng):
+    """TSBB: random, then one solution of programme (7)."""
+    if is_exploring(knobs, memory, b, obs):
+        even_rule(knobs, memory, b)
+    elif not memory.is_settled[b]:
+        barrier_rule(knobs, memory, b)
+        memory.is_settled[b] = 1
+    return memory.action[b]
+
+
+@kernel
+def queue_stage_kernel(knobs, memory, b, obs, mask, rng):
+    """TSQB: random, then the queue rule at fixed estimates."""
+    if is_exploring(knobs, memory, b, obs):
+        even_rule(knobs, memory, b)
+        return memory.action[b]
+    memory.is_settled[b] = 1
+    n, m = knobs.allowed.shape
+    for k in range(n * m):
+        memory.action[b, k] = 0.0
+    for i in range(n):
+        memory.action[b, i * m + best_server(knobs, memory, b, obs, i)] = 1.0
+    return memory.action[b]
+
+
+def memory(batch: int, n_actions: int, n: int, m: int, work: Any) -> Learner:
+    """Zeroed rows for n types that arrive and m servers."""
+    return Learner(
+        stream=np.zeros((batch, 4), np.uint64),
+        action=np.zeros((batch, n_actions)),
+        estimate=np.zeros((batch, n * m)),
+        flows=np.zeros((batch, n * m)),
+        is_settled=np.zeros(batch, np.int64),
+        has_flows=np.zeros(batch, np.int64),
+        work=work,
+    )
