@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from matchgym.baselines import congestion_rules as rules
 from matchgym.baselines.barrier_programme import BarrierSolution, check_barrier, solve_barrier, workspace
-from matchgym.baselines.policy import CompiledPolicy, Policy, act_rows, compiled
+from matchgym.baselines.policy import CompiledPolicy, Policy, compiled
 from matchgym.bounds.slotted_chain import Value, fixed_value, rule_value
 from matchgym.envs.congestion_learning import MODEL, CongestionLearningInstance
 from matchgym.envs.instance import InputError, is_count, shorten
@@ -29,7 +29,7 @@ KNOWN = {"known_rewards": True}
 
 def compile_rule(kernel: Any) -> Any:
     """Class decorator: compile a policy around one of the kernels of `congestion_rules`."""
-    return compiled(__file__, kernel, rules.forget_kernel, act_rows)
+    return compiled(__file__, kernel, rules.forget_kernel)
 
 
 class CongestionPolicy(CompiledPolicy):

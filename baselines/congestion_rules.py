@@ -206,7 +206,6 @@ def barrier_upper_kernel(knobs, memory, b, obs, mask, rng):
     """Algorithm 1."""
     upper_kernel(knobs, memory, b, obs)
     barrier_rule(knobs, memory, b)
-    return memory.action[b]
 
 
 @kernel
@@ -214,7 +213,6 @@ def queue_upper_kernel(knobs, memory, b, obs, mask, rng):
     """Algorithm 2."""
     upper_kernel(knobs, memory, b, obs)
     queue_rule(knobs, memory, b, obs)
-    return memory.action[b]
 
 
 @kernel
@@ -222,7 +220,6 @@ def barrier_posterior_kernel(knobs, memory, b, obs, mask, rng):
     """The barrier rule at a draw from the posterior."""
     posterior_kernel(knobs, memory, b, obs)
     barrier_rule(knobs, memory, b)
-    return memory.action[b]
 
 
 @kernel
@@ -230,7 +227,6 @@ def queue_posterior_kernel(knobs, memory, b, obs, mask, rng):
     """The queue rule at a draw from the posterior."""
     posterior_kernel(knobs, memory, b, obs)
     queue_rule(knobs, memory, b, obs)
-    return memory.action[b]
 
 
 @kernel
@@ -240,7 +236,6 @@ def barrier_truth_kernel(knobs, memory, b, obs, mask, rng):
         truth_kernel(knobs, memory, b, obs)
         barrier_rule(knobs, memory, b)
         memory.is_settled[b] = 1
-    return memory.action[b]
 
 
 @kernel
@@ -248,7 +243,6 @@ def queue_truth_kernel(knobs, memory, b, obs, mask, rng):
     """Rule (10)."""
     truth_kernel(knobs, memory, b, obs)
     queue_rule(knobs, memory, b, obs)
-    return memory.action[b]
 
 
 @kernel
@@ -257,14 +251,12 @@ def shortest_kernel(knobs, memory, b, obs, mask, rng):
     for k in range(memory.estimate.shape[1]):
         memory.estimate[b, k] = 0.0
     queue_rule(knobs, memory, b, obs)
-    return memory.action[b]
 
 
 @kernel
 def even_kernel(knobs, memory, b, obs, mask, rng):
     """Every job to a random server."""
     even_rule(knobs, memory, b)
-    return memory.action[b]
 
 
 @kernel
@@ -283,7 +275,6 @@ def barrier_stage_kernel(knobs, memory, b, obs, mask, rng):
     elif not memory.is_settled[b]:
         barrier_rule(knobs, memory, b)
         memory.is_settled[b] = 1
-    return memory.action[b]
 
 
 @kernel
@@ -291,14 +282,13 @@ def queue_stage_kernel(knobs, memory, b, obs, mask, rng):
     """TSQB: random, then the queue rule at fixed estimates."""
     if is_exploring(knobs, memory, b, obs):
         even_rule(knobs, memory, b)
-        return memory.action[b]
+        return
     memory.is_settled[b] = 1
     n, m = knobs.allowed.shape
     for k in range(n * m):
         memory.action[b, k] = 0.0
     for i in range(n):
         memory.action[b, i * m + best_server(knobs, memory, b, obs, i)] = 1.0
-    return memory.action[b]
 
 
 def memory(batch: int, n_actions: int, n: int, m: int, work: Any) -> Learner:

@@ -110,25 +110,19 @@ def act_batch(params_buffer, memory_buffer, starts, obs, masks, actions):
     for b in range(len(actions)):
         if starts[b]:
             forget_kernel(memory, b)
-        actions[b] = act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
-
-
-def act_rows(params_buffer, memory_buffer, starts, obs, masks, actions):
-    """As `act_batch`, of a policy whose actions are rows of numbers (B, k)."""
-    params, memory = open_policy(params_buffer), open_memory(memory_buffer)
-    for b in range(len(actions)):
-        if starts[b]:
-            forget_kernel(memory, b)
-        action = act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
-        for k in range(len(action)):
-            actions[b, k] = action[k]
+        if acts_in_rows:  # a constant when this is compiled: the other branch is not
+            act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
+            for k in range(memory.action.shape[1]):
+                actions[b, k] = memory.action[b, k]
+        else:
+            actions[b] = act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
 
 
 class CompiledPolicy(Policy):
     """A policy given by a kernel. A subclass is compiled by the decorator `compiled`.
 
-    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`. Where actions
-    are not Discrete, the kernel returns a row of numbers, a row of a table of its memory, and `fit` sets `action_space_`.
+    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`. A kernel whose
+    actions are not Discrete writes them as numbers (k,) into row b of `memory.action`; `fit` then sets `action_space_`.
     """
 
     Params: ClassVar[type] = Nothing
@@ -188,11 +182,8 @@ class CompiledPolicy(Policy):
         return super().probabilities(observation, action_masks)
 
 
-def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing, loop: Any = act_batch) -> Any:
-    """Class decorator: compile a `CompiledPolicy` around its kernels; `file` is the source file of the policy.
-
-    loop : `act_batch`, or `act_rows` for a kernel that returns rows of numbers.
-    """
+def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing) -> Any:
+    """Class decorator: compile a `CompiledPolicy` around its kernels; `file` is the source file of the policy."""
 
     def attach(policy_type: type[CompiledPolicy]) -> type[CompiledPolicy]:
         policy_type.file = file
@@ -201,8 +192,9 @@ def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing, lo
             "forget_kernel": forget_kernel,
             "open_policy": opener(policy_type.Params),
             "open_memory": opener(policy_type.Memory),
+            "acts_in_rows": "action" in policy_type.Memory._fields,  # type: ignore[attr-defined]
         }
-        policy_type.act_batch = specialise(loop, f"act_batch_{policy_type.__name__}", file, **policy_type.kernels)
+        policy_type.act_batch = specialise(act_batch, f"act_batch_{policy_type.__name__}", file, **policy_type.kernels)
         return policy_type
 
     return attach

@@ -148,6 +148,11 @@ class CongestionLearningInstance(Instance):
         return LAWS.index(self.arrival_law)
 
     @property
+    def size(self) -> str:
+        """In words, for tables."""
+        return f"{self.n_types} types x {self.n_servers} servers"
+
+    @property
     def objective_scale(self) -> float:
         """Decisions (slots) per unit of time."""
         return 1.0

@@ -106,6 +106,11 @@ class StationaryMatchingInstance(Instance):
         return self.supplier_rates / self.departure_rates
 
     @property
+    def size(self) -> str:
+        """In words, for tables."""
+        return f"{self.n_suppliers} suppliers x {self.n_customers} customers"
+
+    @property
     def objective_scale(self) -> float:
         """Decisions per unit of time: objective = objective_scale x mean reward per decision."""
         return float(self.customer_rates.sum())
