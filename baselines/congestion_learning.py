@@ -7,6 +7,7 @@ that know the rewards also ask for the option `known_rewards`.
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from matchgym.baselines import congestion_rules as rules
 from matchgym.baselines.barrier_programme import BarrierSolution, check_barrier, solve_barrier, workspace
 from matchgym.baselines.policy import CompiledPolicy, Policy, compiled
 from matchgym.bounds.slotted_chain import Value, fixed_value, rule_value
+from matchgym.envs.base import Model
 from matchgym.envs.congestion_learning import MODEL, CongestionLearningInstance
 from matchgym.envs.instance import InputError, is_count, shorten
 
@@ -35,6 +37,7 @@ def compile_rule(kernel: Any) -> Any:
 class CongestionPolicy(CompiledPolicy):
     """Base of the policies of this file."""
 
+    model: ClassVar[Model] = MODEL
     Params: ClassVar[type] = rules.Knobs
     Memory: ClassVar[type] = rules.Learner
     instance: CongestionLearningInstance
@@ -50,9 +53,22 @@ class CongestionPolicy(CompiledPolicy):
     floor: float = 0.0
     stage: int = 0
     is_horizon_aware: bool = False
+    has_own_clocks: bool = False
+
+    def known(self, instance: Any) -> dict[str, Any]:
+        """The first fields of `Knobs`: what the platform knows of its instance."""
+        present = np.flatnonzero(instance.arrival_rates > 0)
+        return {
+            "arrival_rates": instance.arrival_rates[present],
+            "present": present,
+            "capacities": instance.capacities,
+            "allowed": np.asarray(instance.compatibility),
+            "rewards": np.zeros(instance.allowed.shape) if instance.rewards is None else instance.mean_rewards,
+            "has_rewards": int(instance.rewards is not None),
+        }
 
     def fit(self, instance: Any) -> Self:
-        self.instance = loaded = MODEL.load(instance)
+        self.instance = loaded = self.model.load(instance)
         if self.has_programme:
             check_barrier(loaded.arrival_rates, loaded.capacities, self.v)
         for name in ("eps", "radius", "floor"):
@@ -64,14 +80,8 @@ class CongestionPolicy(CompiledPolicy):
             raise InputError(f"cap must be a finite number > 0 and not below floor, not {shorten(cap)}.")
         if not is_count(self.stage):
             raise InputError(f"stage must be an integer >= 0, not {shorten(self.stage)}.")
-        present = np.flatnonzero(loaded.arrival_rates > 0)
         self.params_ = rules.Knobs(
-            arrival_rates=loaded.arrival_rates[present],
-            present=present,
-            capacities=loaded.capacities,
-            allowed=np.asarray(loaded.compatibility),
-            rewards=np.zeros(loaded.allowed.shape) if loaded.rewards is None else loaded.mean_rewards,
-            has_rewards=int(loaded.rewards is not None),
+            **self.known(loaded),
             horizon=loaded.horizon,
             v=self.v,
             eps=self.eps,
@@ -81,18 +91,20 @@ class CongestionPolicy(CompiledPolicy):
             gap=TIGHT_GAP * max(1.0, 1 / self.v) if self.is_tight else min(GAP, 1e-3 / self.v),
             stage=self.stage,
             is_horizon_aware=int(self.is_horizon_aware),
+            has_own_clocks=int(self.has_own_clocks),
         )
-        self.action_space_ = MODEL.action_space(loaded, MODEL.check_options(self.options))
+        self.action_space_ = self.model.action_space(loaded, self.model.check_options(self.options))
         return self
 
     def memory(self, batch: int) -> rules.Learner:
-        n, m = self.instance.n_types, self.instance.n_servers
+        n, m = self.params_.allowed.shape
         assert self.action_space_ is not None
         size = int(np.prod(self.action_space_.shape or ()))
         return rules.memory(batch, size, n, m, workspace(n, m))
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
-        mask = self.instance.allowed.ravel() if self.options["action"] == "server" else np.zeros(0, bool)
+        is_masked = isinstance(self.action_space_, gym.spaces.MultiDiscrete)
+        mask = self.params_.allowed.astype(bool).ravel() if is_masked else np.zeros(0, bool)
         return np.tile(mask, (len(observation), 1))
 
     def probabilities(self, observation: Any, action_masks: Any = None) -> NDArray[np.float64]:

@@ -37,6 +37,7 @@ class Knobs(NamedTuple):
     gap: Real  # asked for of programme (7) for rewards up to 1
     stage: Integer  # slots of the first stage
     is_horizon_aware: Integer
+    has_own_clocks: Integer  # whether log(t - 1) in (6) counts the slots of a client instead of all
 
 
 class Learner(NamedTuple):
@@ -94,8 +95,11 @@ def slots_kernel(knobs, obs):
 @kernel
 def upper_kernel(knobs, memory, b, obs):
     """Estimates (6): the cap if never served, else max(min(rbar + radius sqrt(2 log(t - 1) / h), cap), floor)."""
+    n, m = knobs.allowed.shape
     width = 2.0 * math.log(max(slots_kernel(knobs, obs), 1))
-    for k in range(memory.estimate.shape[1]):
+    for k in range(n * m):
+        if knobs.has_own_clocks:
+            width = 2.0 * math.log(max(float(obs[m + 3 * n * m + n + k // m]) - 1.0, 1.0))
         count, estimate = float(served_kernel(knobs, obs, k)), knobs.cap
         if count > 0.0:
             estimate = min(float(mean_kernel(knobs, obs, k)) + knobs.radius * math.sqrt(width / count), knobs.cap)

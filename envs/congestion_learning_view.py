@@ -40,11 +40,12 @@ class Scene(NamedTuple):
     served: NDArray[np.int64]  # (I, J)
     mean: NDArray[np.float64]  # (I, J)
     arrivals: NDArray[np.int64]  # (I,)
+    who: str  # whose jobs they are: "type" or "client"
 
     @property
     def jobs(self) -> str:
         """This slot's jobs in words."""
-        kinds = [f"{count(int(n))} of type {i}" for i, n in enumerate(self.arrivals) if n > 0]
+        kinds = [f"{count(int(n))} of {self.who} {i}" for i, n in enumerate(self.arrivals) if n > 0]
         return ", ".join(kinds[:5]) + (", ..." if len(kinds) > 5 else "") or "none"
 
     @property
@@ -64,7 +65,7 @@ class Scene(NamedTuple):
         return f"{number(self.mean[i, j])} ({count(int(self.served[i, j]))})" if self.served[i, j] else "–"
 
 
-def scene(instance: Any, state: Any, bound: float | None) -> Scene:
+def scene(instance: Any, state: Any, bound: float | None, who: str = "type") -> Scene:
     """Read row 0 of `state`."""
     shape, slots, total = (state.arrivals.shape[1], -1), int(state.elapsed_time[0]), float(state.total_reward[0])
     rate = total / slots if slots else 0.0
@@ -80,15 +81,18 @@ def scene(instance: Any, state: Any, bound: float | None) -> Scene:
         served=state.served[0].reshape(shape),
         mean=state.mean[0].reshape(shape),
         arrivals=state.arrivals[0],
+        who=who,
     )
 
 
-def draw(instance: Any, state: Any, render_mode: str, *, bound: float | None = None) -> str | NDArray[np.uint8]:
+def draw(
+    instance: Any, state: Any, render_mode: str, *, bound: float | None = None, who: str = "type"
+) -> str | NDArray[np.uint8]:
     """Row 0 of `state` as a text ("ansi") or as a (480, 720, 3) picture ("rgb_array").
 
     `bound` is an upper bound on the reward per slot; the score against it is shown if it is given.
     """
-    shown = scene(instance, state, bound)
+    shown = scene(instance, state, bound, who)
     return text(shown) if render_mode == "ansi" else picture(shown)
 
 
@@ -104,7 +108,7 @@ def text(shown: Scene) -> str:
     if shown.share is not None and shown.bound is not None:
         lines[-1] += f" = {shown.percentage} of bound {number(shown.bound)}  │{text_bar(shown.share, 20)}│"
     lines.append("─" * COLUMNS)
-    lines.append(f"{'jobs waiting at each server':<40}" + "".join(f"{f'mean of type {i}':>19}" for i in types))
+    lines.append(f"{'jobs waiting at each server':<40}" + "".join(f"{f'mean of {shown.who} {i}':>19}" for i in types))
     for j in kept:
         bar = f"{j:>5} │{text_bar(shown.queue[j] / end, 22)}│{count(int(shown.queue[j])):>10}"
         lines.append(bar + "".join(f"{shown.estimate(i, j):>19}" for i in types))
@@ -131,7 +135,7 @@ def picture(shown: Scene) -> NDArray[np.uint8]:
     columns = [690 - 100 * (len(types) - 1 - k) for k in range(len(types))]
     canvas.text(32, 130, "Jobs waiting", MUTED)
     for i, x in zip(types, columns):
-        canvas.text(x, 130, f"Type {i}: mean (n)", MUTED, align="right")
+        canvas.text(x, 130, f"{shown.who.capitalize()} {i}: mean (n)", MUTED, align="right")
     kept, hidden = shown.rows(PICTURE_ROWS)
     pitch = min(260 / (len(kept) + bool(hidden)), 44)
     right = (columns[0] if columns else 690) - 110
