@@ -31,6 +31,8 @@ MAX_ITERATIONS = 120
 WARM = 0.9  # weight of the last solution in a warm start
 FORBIDDEN = 100.0  # r_ij = -FORBIDDEN (1 + 1/V), in units of the largest reward, stands for a pair that is not allowed
 EXACT_GAP = 1e-10  # asked for by `solve_barrier`, relative to the largest reward and to 1/V
+# The gap is quadratic in the error of the loads, and at large V says little of them; the mean of x_ij z_ij is linear in it.
+EXACT_LOADS = 1e-16
 
 
 def workspace(n: int, m: int) -> NDArray[np.float64]:
@@ -39,11 +41,11 @@ def workspace(n: int, m: int) -> NDArray[np.float64]:
 
 
 @outlined_kernel
-def solve_kernel(lam, m, v, target, flows, is_warm, work):
+def solve_kernel(lam, m, v, target, complementarity, flows, is_warm, work):
     """Solve at rewards work[R] (I J); writes the flows (I J). Returns (value, gap, iterations), the gap being certified.
 
-    lam (I,) > 0, capacities m (J,) with sum(lam) < sum(m). Stops at a gap of `target`, or with a larger one after
-    MAX_ITERATIONS or when rounding forbids another step: the caller must look. With is_warm, `flows` is a solution of a
+    lam (I,) > 0, capacities m (J,) with sum(lam) < sum(m). Stops at a gap of `target` and a mean x_ij z_ij of
+    `complementarity`, or with more after MAX_ITERATIONS: the caller must look. With is_warm, `flows` is a solution of a
     similar programme to start from.
     """
     n, n_servers = len(lam), len(m)
@@ -61,14 +63,16 @@ def solve_kernel(lam, m, v, target, flows, is_warm, work):
             work[Z, k] = work[U, i] + work[A, j] - work[R, k]
     value, gap = certificate_kernel(lam, m, v, work)
     iterations = 0
-    while gap > target and iterations < MAX_ITERATIONS:
+    while iterations < MAX_ITERATIONS:
         mu = 0.0
         for k in range(size):
-            mu += work[X, k] * work[Z, k]
-        direction_kernel(lam, n_servers, CENTRING * mu / size, work)
+            mu += work[X, k] * work[Z, k] / size
+        if gap <= target and mu <= complementarity:
+            break
+        direction_kernel(lam, n_servers, CENTRING * mu, work)
         step = 1.0 / BACKING_OFF
         for k in range(size):
-            dz = CENTRING * mu / size / work[X, k] - work[Z, k] - work[DX, k] / work[W, k]
+            dz = CENTRING * mu / work[X, k] - work[Z, k] - work[DX, k] / work[W, k]
             work[G, k] = dz
             if work[DX, k] < 0.0:
                 step = min(step, -work[X, k] / work[DX, k])
@@ -259,7 +263,7 @@ def solve_barrier(
     work, flows = workspace(len(present), n_servers), np.zeros(len(present) * n_servers)
     work[R, : scaled.size] = scaled.ravel()
     target = EXACT_GAP * max(1.0, 1 / v) if gap is None else gap / scale
-    value, found, iterations = solve_one(lam[present], np.array(m, float), v, target, flows, False, work)
+    value, found, iterations = solve_one(lam[present], np.array(m, float), v, target, EXACT_LOADS, flows, False, work)
     x = flows.reshape(len(present), n_servers)
     leak = float(x[~allowed[present]].sum()) if len(present) else 0.0
     if leak > 1e-6 * lam.sum():
@@ -281,8 +285,8 @@ def solve_barrier(
     )
 
 
-def _solve(lam: Any, m: Any, v: Any, target: Any, flows: Any, is_warm: Any, work: Any) -> Any:
-    return solve_kernel(lam, m, v, target, flows, is_warm, work)
+def _solve(lam: Any, m: Any, v: Any, target: Any, complementarity: Any, flows: Any, is_warm: Any, work: Any) -> Any:
+    return solve_kernel(lam, m, v, target, complementarity, flows, is_warm, work)
 
 
 solve_one = specialise(_solve, "solve_one", __file__, solve_kernel=solve_kernel)

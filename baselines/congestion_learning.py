@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.baselines import congestion_rules as rules
-from matchgym.baselines.barrier_programme import BarrierSolution, check_barrier, solve_barrier, workspace
+from matchgym.baselines.barrier_programme import EXACT_GAP, EXACT_LOADS, BarrierSolution, check_barrier, solve_barrier, workspace
 from matchgym.baselines.policy import CompiledPolicy, Policy, compiled
 from matchgym.bounds.slotted_chain import Value, fixed_value, rule_value
 from matchgym.envs.base import Model
@@ -23,7 +23,6 @@ __all__ = ["POLICIES", "BarrierSolution", "exact_value", "solve_barrier"]
 
 V, EPS, STAGE = 1000.0, 0.01, 50  # the paper's, and the best of its lengths of a first stage
 GAP = 1e-6  # of programme (7) in simulation, or 1e-3 / V if that is less
-TIGHT_GAP = 1e-9  # the same where it is solved once per episode
 SERVER = {"action": "server"}
 PROBABILITIES = {"action": "probabilities"}
 KNOWN = {"known_rewards": True}
@@ -88,7 +87,8 @@ class CongestionPolicy(CompiledPolicy):
             cap=cap,
             floor=self.floor,
             radius=self.radius,
-            gap=TIGHT_GAP * max(1.0, 1 / self.v) if self.is_tight else min(GAP, 1e-3 / self.v),
+            gap=EXACT_GAP * max(1.0, 1 / self.v) if self.is_tight else min(GAP, 1e-3 / self.v),
+            complementarity=EXACT_LOADS if self.is_tight else np.inf,
             stage=self.stage,
             is_horizon_aware=int(self.is_horizon_aware),
             has_own_clocks=int(self.has_own_clocks),

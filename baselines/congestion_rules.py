@@ -35,6 +35,7 @@ class Knobs(NamedTuple):
     floor: Real  # r_*
     radius: Real  # factor of the confidence radius
     gap: Real  # asked for of programme (7) for rewards up to 1
+    complementarity: Real  # the same, see `barrier_programme`
     stage: Integer  # slots of the first stage
     is_horizon_aware: Integer
     has_own_clocks: Integer  # whether log(t - 1) in (6) counts the slots of a client instead of all
@@ -159,9 +160,9 @@ def barrier_rule(knobs, memory, b):
                 memory.estimate[b, i * m + j] / largest if is_allowed else -FORBIDDEN * (1.0 + 1.0 / v)
             )
     lam, flows = knobs.arrival_rates, memory.flows[b]
-    _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, flows, memory.has_flows[b] > 0, memory.work)
+    _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, knobs.complementarity, flows, memory.has_flows[b] > 0, memory.work)
     if not gap <= knobs.gap and memory.has_flows[b] > 0:
-        _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, flows, False, memory.work)
+        _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, knobs.complementarity, flows, False, memory.work)
     if not gap <= knobs.gap:
         raise RuntimeError("programme (7) could not be solved to its gap; choose a smaller V")
     memory.has_flows[b] = 1
