@@ -119,7 +119,7 @@ def best_kernel(i, n_servers, work):
     return best
 
 
-@kernel
+@outlined_kernel
 def certificate_kernel(lam, m, v, work):
     """The value P(x) and the gap D(u) - P(x) at u_i = max_j (r_ij - a_j); overwrites E."""
     n, n_servers = len(lam), len(m)
@@ -141,7 +141,7 @@ def certificate_kernel(lam, m, v, work):
     return value, bound - value
 
 
-@kernel
+@outlined_kernel
 def direction_kernel(lam, n_servers, aim, work):
     """Newton's step DX, DU towards x_ij z_ij = aim; overwrites G, W, DEN, E, B, O.
 

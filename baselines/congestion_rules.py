@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matchgym.baselines.barrier_programme import FORBIDDEN, R, solve_kernel
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.rng import beta
 
 SMALLEST_SHARE = 1e-9  # probabilities below are 0
@@ -47,16 +47,15 @@ class Learner(NamedTuple):
     stream: WordTable  # (B, 4)
     action: RealTable  # (B, I J) or (B, I)
     estimate: RealTable  # (B, I J)
-    flows: RealTable  # (B, I' J) last solution of programme (7)
     is_settled: Integers  # (B,) whether a decision made once per episode has been made
-    has_flows: Integers  # (B,)
-    work: RealTable  # scratch, shared by all rows
+    flows: RealTable  # (1, I J) scratch, shared by all rows: the solution of programme (7)
+    work: RealTable  # scratch of the solver
 
 
 @kernel
 def forget_kernel(memory, b):
     """An episode starts."""
-    memory.is_settled[b] = memory.has_flows[b] = 0
+    memory.is_settled[b] = 0
 
 
 @kernel
@@ -93,7 +92,7 @@ def slots_kernel(knobs, obs):
     return int(obs[m + 3 * n * m + 2 * n] * knobs.horizon + 0.5)
 
 
-@kernel
+@outlined_kernel
 def upper_kernel(knobs, memory, b, obs):
     """Estimates (6): the cap if never served, else max(min(rbar + radius sqrt(2 log(t - 1) / h), cap), floor)."""
     n, m = knobs.allowed.shape
@@ -107,7 +106,7 @@ def upper_kernel(knobs, memory, b, obs):
         memory.estimate[b, k] = max(estimate, knobs.floor)
 
 
-@kernel
+@outlined_kernel
 def posterior_kernel(knobs, memory, b, obs):
     """A draw from Beta(1 + w, 1 + h - w), w the rewards received in units of the cap."""
     for k in range(memory.estimate.shape[1]):
@@ -116,7 +115,7 @@ def posterior_kernel(knobs, memory, b, obs):
         memory.estimate[b, k] = max(knobs.cap * beta(memory.stream, b, 1.0 + received, 1.0 + count - received), knobs.floor)
 
 
-@kernel
+@outlined_kernel
 def empirical_kernel(knobs, memory, b, obs):
     """Empirical means, the cap where there is none."""
     for k in range(memory.estimate.shape[1]):
@@ -139,7 +138,7 @@ def even_rule(knobs, memory, b):
         memory.action[b, k] = knobs.allowed[k // m, k % m]
 
 
-@kernel
+@outlined_kernel
 def barrier_rule(knobs, memory, b):
     """The law of routing that solves programme (7) at the estimates; types that never arrive are left at an even split."""
     m = len(knobs.capacities)
@@ -159,13 +158,11 @@ def barrier_rule(knobs, memory, b):
             memory.work[R, place * m + j] = (
                 memory.estimate[b, i * m + j] / largest if is_allowed else -FORBIDDEN * (1.0 + 1.0 / v)
             )
-    lam, flows = knobs.arrival_rates, memory.flows[b]
-    _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, knobs.complementarity, flows, memory.has_flows[b] > 0, memory.work)
-    if not gap <= knobs.gap and memory.has_flows[b] > 0:
-        _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, knobs.complementarity, flows, False, memory.work)
+    # Never warm: where estimates tie, p would depend on the past. From an even split it is near the centre of the optimal ones.
+    lam, flows = knobs.arrival_rates, memory.flows[0]
+    _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, knobs.complementarity, flows, False, memory.work)
     if not gap <= knobs.gap:
         raise RuntimeError("programme (7) could not be solved to its gap; choose a smaller V")
-    memory.has_flows[b] = 1
     for place in range(len(knobs.present)):
         i = knobs.present[place]
         for j in range(m):
@@ -173,7 +170,7 @@ def barrier_rule(knobs, memory, b):
             memory.action[b, i * m + j] = share if knobs.allowed[i, j] and share >= SMALLEST_SHARE else 0.0
 
 
-@kernel
+@outlined_kernel
 def best_server(knobs, memory, b, obs, i):
     """The server of rule (9) for type i, given where the types before it go in this slot.
 
@@ -199,7 +196,7 @@ def best_server(knobs, memory, b, obs, i):
     return best
 
 
-@kernel
+@outlined_kernel
 def queue_rule(knobs, memory, b, obs):
     """Rule (9): one server for all jobs of a type in this slot."""
     for i in range(knobs.allowed.shape[0]):
@@ -302,8 +299,7 @@ def memory(batch: int, n_actions: int, n: int, m: int, work: Any) -> Learner:
         stream=np.zeros((batch, 4), np.uint64),
         action=np.zeros((batch, n_actions)),
         estimate=np.zeros((batch, n * m)),
-        flows=np.zeros((batch, n * m)),
         is_settled=np.zeros(batch, np.int64),
-        has_flows=np.zeros(batch, np.int64),
+        flows=np.zeros((1, n * m)),
         work=work,
     )

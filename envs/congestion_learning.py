@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.congestion_learning import CATALOGUE
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.congestion_learning_view import draw
 from matchgym.envs.instance import InputError, Instance, as_array, is_count, shorten
 from matchgym.envs.rng import uniform
@@ -340,7 +340,7 @@ def step_kernel(params, state, b, action):
     return reward, state.elapsed_time[b] >= params.horizon
 
 
-@kernel
+@outlined_kernel
 def route_kernel(params, state, b, i, j, count):
     """Send `count` jobs of type i to server j; a server that may not take them turns them away."""
     m = params.rewards.shape[1]
@@ -353,7 +353,7 @@ def route_kernel(params, state, b, i, j, count):
         state.pending[b, i * m + j] += count
 
 
-@kernel
+@outlined_kernel
 def scatter_kernel(params, state, b, i, weights):
     """Send each job of type i to a server drawn in proportion to its weights; turn them away if these are no weights."""
     m = params.rewards.shape[1]
@@ -379,7 +379,7 @@ def scatter_kernel(params, state, b, i, weights):
         route_kernel(params, state, b, i, chosen, 1)
 
 
-@kernel
+@outlined_kernel
 def serve_kernel(params, state, b):
     """Every server serves; the next slot begins. Returns the reward of the slot."""
     m = params.rewards.shape[1]
@@ -397,7 +397,7 @@ def serve_kernel(params, state, b):
     return reward
 
 
-@kernel
+@outlined_kernel
 def complete_kernel(params, state, b, i, j):
     """A job of type i is completed at server j: reveal and learn."""
     k = i * params.rewards.shape[1] + j
@@ -416,7 +416,7 @@ def complete_kernel(params, state, b, i, j):
     return expected if params.is_expected else revealed
 
 
-@kernel
+@outlined_kernel
 def arrive_kernel(params, state, b):
     """The jobs of the slot that begins; none after the last."""
     for i in range(len(params.arrival_rates)):

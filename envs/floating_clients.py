@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.floating_clients import CATALOGUE
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Reals, RealTable, WordTable, kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.congestion_learning import MOST_PARTS, MOST_SLOTS
 from matchgym.envs.congestion_learning_view import draw
 from matchgym.envs.instance import InputError, Instance, as_array, is_count, shorten
@@ -216,7 +216,7 @@ def reset_kernel(params, state, b):
     come_kernel(params, state, b)
 
 
-@kernel
+@outlined_kernel
 def vacate_kernel(state, b, c):
     """Free a seat and forget what its client taught."""
     m = state.queue.shape[1]
@@ -227,7 +227,7 @@ def vacate_kernel(state, b, c):
         state.mean[b, c * m + j] = 0.0
 
 
-@kernel
+@outlined_kernel
 def seat_kernel(state, b, i):
     """A client of type i takes the first free seat, or is turned away."""
     for c in range(state.seat_client.shape[1]):
@@ -278,7 +278,7 @@ def step_kernel(params, state, b, action):
     return reward, state.elapsed_time[b] >= params.horizon
 
 
-@kernel
+@outlined_kernel
 def complete_kernel(params, state, b, client, j):
     """A job of a client is completed at server j: reveal, and learn if the client is still there."""
     m = params.rewards.shape[1]
@@ -296,7 +296,7 @@ def complete_kernel(params, state, b, client, j):
     return expected if params.is_expected else revealed
 
 
-@kernel
+@outlined_kernel
 def come_kernel(params, state, b):
     """New clients come, and all who are present make their jobs of the slot; nobody does after the last."""
     is_over = state.elapsed_time[b] >= params.horizon

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.envs.compile import kernel
+from matchgym.envs.compile import outlined_kernel
 from matchgym.envs.rng import binomial, logarithm, next_word, poisson, uniform
 
 LAWS = ("poisson", "geometric", "shifted-geometric", "binomial")
@@ -67,7 +67,7 @@ def largest_total(law: int, means: NDArray[np.float64], trials: NDArray[np.int64
     return math.ceil(best)
 
 
-@kernel
+@outlined_kernel
 def arrivals_kernel(stream, b, law, mean, trials):
     """The number of jobs of one type in a slot."""
     if mean <= 0.0:
@@ -82,7 +82,7 @@ def arrivals_kernel(stream, b, law, mean, trials):
     return int(logarithm(1.0 - uniform(stream, b)) / logarithm(extra / (1.0 + extra))) + (law == SHIFTED)
 
 
-@kernel
+@outlined_kernel
 def clear_kernel(state, b):
     """Empty every queue of row b."""
     state.n_batches[b] = 0
@@ -91,7 +91,7 @@ def clear_kernel(state, b):
         state.queue[b, j] = 0
 
 
-@kernel
+@outlined_kernel
 def join_kernel(state, b, j, kind, slot, count):
     """`count` >= 1 jobs of a kind join queue j, behind all others."""
     last = state.last[b, j]
@@ -110,7 +110,7 @@ def join_kernel(state, b, j, kind, slot, count):
     state.last[b, j] = new
 
 
-@kernel
+@outlined_kernel
 def leave_kernel(state, b, j):
     """The head job of a queue that is not empty leaves it; returns the number of its batch."""
     head = state.first[b, j]
@@ -123,7 +123,7 @@ def leave_kernel(state, b, j):
     return head
 
 
-@kernel
+@outlined_kernel
 def split_kernel(stream, b, source):
     """Four words of `source` start the row's `stream`: streams that do not depend on how the others are used."""
     for k in range(4):
