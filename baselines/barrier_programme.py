@@ -1,4 +1,4 @@
-"""The congestion-aware programme (7)/(8) of Sun, Chai and Zhao, solved by a primal-dual interior point method with a certificate.
+"""The barrier programme (7)/(8) of Sun, Chai and Zhao, solved by a primal-dual interior point method with a certificate.
 
 In flows x_ij = lambda_i p_ij and loads s_j = sum_i x_ij it reads
 
@@ -8,8 +8,8 @@ and x is optimal iff r_ij - a_j <= u_i, with equality where x_ij > 0, at the pri
 
     D(u) = sum_i lambda_i u_i + sum_j phi_j(max_i (r_ij - u_i)) >= P(x),    phi_j(a) = max_{s < m_j} a s + log(m_j - s) / V
 
-with s >= 0 as well, so that D(u) - P(x) at u_i = max_j (r_ij - a_j) certifies every solve. Loads, prices and value are unique; p
-is not where rewards tie, and the method then ends near the analytic centre of the optimal p.
+with s >= 0 as well, so that D(u) - P(x) at u_i = max_j (r_ij - a_j) certifies every solve. Loads, prices and value are unique;
+p is not where rewards tie, and the method then ends near the analytic centre of the optimal p.
 """
 
 import math
@@ -23,7 +23,7 @@ from matchgym.envs.compile import kernel, outlined_kernel, specialise
 from matchgym.envs.instance import InputError, as_array, shorten
 
 # Rows of the workspace, (N_ROWS, max(I J, I I)).
-R, X, Z, G, W, DX, S, A, H, DEN, U, E, B, DU, O = range(15)
+R, X, Z, G, W, DX, S, A, H, DEN, U, E, B, DU, LAPLACE = range(15)
 N_ROWS = 15
 CENTRING = 0.15  # sigma, the share of mu aimed at in a step
 BACKING_OFF = 0.95  # share of the step to the boundary
@@ -143,11 +143,11 @@ def certificate_kernel(lam, m, v, work):
 
 @outlined_kernel
 def direction_kernel(lam, n_servers, aim, work):
-    """Newton's step DX, DU towards x_ij z_ij = aim; overwrites G, W, DEN, E, B, O.
+    """Newton's step DX, DU towards x_ij z_ij = aim; overwrites G, W, DEN, E, B, LAPLACE.
 
-    With w = x / z, eliminating DX and the loads leaves n equations M du = b in the multipliers, M = diag(e) + a weighted Laplacian
-    with weights o_ik. They are eliminated by sums of products of positive numbers only: differences would lose all digits where
-    the barrier is steep.
+    With w = x / z, eliminating DX and the loads leaves I equations M du = b in the multipliers, M = diag(e) + the Laplacian of
+    weights o_ik. They are eliminated by sums of products of positive numbers only: differences would lose all digits where the
+    barrier is steep.
     """
     n = len(lam)
     for j in range(n_servers):
@@ -172,24 +172,24 @@ def direction_kernel(lam, n_servers, aim, work):
             coupling = 0.0
             for j in range(n_servers):
                 coupling += work[H, j] * work[W, i * n_servers + j] * work[W, other * n_servers + j] / work[DEN, j]
-            work[O, i * n + other] = work[O, other * n + i] = coupling
+            work[LAPLACE, i * n + other] = work[LAPLACE, other * n + i] = coupling
     for i in range(n - 1, 0, -1):
         pivot = work[E, i]
         for k in range(i):
-            pivot += work[O, i * n + k]
+            pivot += work[LAPLACE, i * n + k]
         work[DU, i] = pivot
         for k in range(i):
-            share = work[O, i * n + k] / pivot
+            share = work[LAPLACE, i * n + k] / pivot
             for other in range(i):
                 if other != k:
-                    work[O, k * n + other] += share * work[O, i * n + other]
+                    work[LAPLACE, k * n + other] += share * work[LAPLACE, i * n + other]
             work[E, k] += share * work[E, i]
             work[B, k] += share * work[B, i]
     work[DU, 0] = work[B, 0] / work[E, 0]
     for i in range(1, n):
         right = work[B, i]
         for k in range(i):
-            right += work[O, i * n + k] * work[DU, k]
+            right += work[LAPLACE, i * n + k] * work[DU, k]
         work[DU, i] = right / work[DU, i]
     for j in range(n_servers):
         for i in range(n):

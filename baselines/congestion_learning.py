@@ -1,4 +1,4 @@
-"""Policies for congestion-aware learning: Algorithms 1 and 2 of Sun, Chai and Zhao, their known-reward and two-stage forms, and others.
+"""Policies for congestion-aware learning: Algorithms 1 and 2 of Sun, Chai and Zhao, their relatives, and plain rules.
 
 Every policy acts in the environment's option `action` that it needs ("server" or "probabilities"), which `options` names; those
 that know the rewards also ask for the option `known_rewards`.
@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.baselines import congestion_rules as rules
-from matchgym.baselines.barrier_programme import EXACT_GAP, EXACT_LOADS, BarrierSolution, check_barrier, solve_barrier, workspace
+from matchgym.baselines.barrier_programme import (
+    EXACT_GAP,
+    EXACT_LOADS,
+    BarrierSolution,
+    check_barrier,
+    solve_barrier,
+    workspace,
+)
 from matchgym.baselines.policy import CompiledPolicy, Policy, compiled
 from matchgym.bounds.slotted_chain import Value, fixed_value, rule_value
 from matchgym.envs.base import Model
@@ -28,13 +35,9 @@ PROBABILITIES = {"action": "probabilities"}
 KNOWN = {"known_rewards": True}
 
 
-def compile_rule(kernel: Any) -> Any:
-    """Class decorator: compile a policy around one of the kernels of `congestion_rules`."""
-    return compiled(__file__, kernel, rules.forget_kernel)
-
-
+@compiled(__file__, rules.act_kernel, rules.forget_kernel)
 class CongestionPolicy(CompiledPolicy):
-    """Base of the policies of this file."""
+    """Base of the policies of this file: a belief and a rule, see `congestion_rules`."""
 
     model: ClassVar[Model] = MODEL
     Params: ClassVar[type] = rules.Knobs
@@ -42,9 +45,8 @@ class CongestionPolicy(CompiledPolicy):
     instance: CongestionLearningInstance
     params_: rules.Knobs
     is_deterministic: ClassVar[bool] = True
-    has_programme: ClassVar[bool] = False  # whether it solves programme (7)
-    is_tight: ClassVar[bool] = False  # whether it does so once per episode
-
+    belief: int = rules.NOTHING
+    rule: int = rules.EVEN
     v: float = V
     eps: float = 0.0
     cap: float | None = None
@@ -68,7 +70,7 @@ class CongestionPolicy(CompiledPolicy):
 
     def fit(self, instance: Any) -> Self:
         self.instance = loaded = self.model.load(instance)
-        if self.has_programme:
+        if self.rule == rules.BARRIER:
             check_barrier(loaded.arrival_rates, loaded.capacities, self.v)
         for name in ("eps", "radius", "floor"):
             value = getattr(self, name)
@@ -79,16 +81,19 @@ class CongestionPolicy(CompiledPolicy):
             raise InputError(f"cap must be a finite number > 0 and not below floor, not {shorten(cap)}.")
         if not is_count(self.stage):
             raise InputError(f"stage must be an integer >= 0, not {shorten(self.stage)}.")
+        is_tight = self.belief in (rules.EMPIRICAL, rules.TRUTH)  # programme (7) is solved once per episode
         self.params_ = rules.Knobs(
             **self.known(loaded),
+            belief=self.belief,
+            rule=self.rule,
             horizon=loaded.horizon,
             v=self.v,
             eps=self.eps,
             cap=cap,
             floor=self.floor,
             radius=self.radius,
-            gap=EXACT_GAP * max(1.0, 1 / self.v) if self.is_tight else min(GAP, 1e-3 / self.v),
-            complementarity=EXACT_LOADS if self.is_tight else np.inf,
+            gap=EXACT_GAP * max(1.0, 1 / self.v) if is_tight else min(GAP, 1e-3 / self.v),
+            complementarity=EXACT_LOADS if is_tight else np.inf,
             stage=self.stage,
             is_horizon_aware=int(self.is_horizon_aware),
             has_own_clocks=int(self.has_own_clocks),
@@ -115,106 +120,99 @@ class CongestionPolicy(CompiledPolicy):
         raise InputError(f"{type(self).__name__} learns, and has no exact value; leave out --exact to simulate it.")
 
 
-@compile_rule(rules.even_kernel)
 class Random(CongestionPolicy):
     """Every job to a random server."""
 
     options: ClassVar[Mapping[str, Any]] = PROBABILITIES
+    belief, rule = rules.NOTHING, rules.EVEN
 
     def exact_value(self, max_states: int | None = None) -> Value:
         return fixed_value(self.instance, self.instance.allowed / self.instance.allowed.sum(1, keepdims=True))
 
 
-@compile_rule(rules.barrier_upper_kernel)
 class BarrierUCB(CongestionPolicy):
     """Algorithm 1 (BB): route by the solution of programme (7) at upper confidence bounds (6)."""
 
     options: ClassVar[Mapping[str, Any]] = PROBABILITIES
-    has_programme: ClassVar[bool] = True
+    belief, rule = rules.UPPER, rules.BARRIER
 
     def __init__(self, V: float = V, cap: float | None = None, radius: float = 1.0, floor: float = 0.0) -> None:
         self.v, self.cap, self.radius, self.floor = V, cap, radius, floor
 
 
-@compile_rule(rules.queue_upper_kernel)
 class QueueUCB(CongestionPolicy):
     """Algorithm 2 (QB): the largest r_ij(t) - eps Q_j at upper confidence bounds (6)."""
 
     options: ClassVar[Mapping[str, Any]] = SERVER
+    belief, rule = rules.UPPER, rules.QUEUE_SERVER
 
     def __init__(self, eps: float = EPS, cap: float | None = None, radius: float = 1.0, floor: float = 0.0) -> None:
         self.eps, self.cap, self.radius, self.floor = eps, cap, radius, floor
 
 
-@compile_rule(rules.queue_upper_kernel)
 class HorizonQueueUCB(QueueUCB):
     """Algorithm 2, leaving out servers whose queue a new job would not get through before the horizon."""
 
     is_horizon_aware = True
 
 
-@compile_rule(rules.queue_upper_kernel)
 class GreedyUCB(CongestionPolicy):
     """The largest upper confidence bound, whatever the queues."""
 
     options: ClassVar[Mapping[str, Any]] = SERVER
+    belief, rule = rules.UPPER, rules.QUEUE_SERVER
 
     def __init__(self, cap: float | None = None, radius: float = 1.0, floor: float = 0.0) -> None:
         self.cap, self.radius, self.floor = cap, radius, floor
 
 
-@compile_rule(rules.barrier_stage_kernel)
 class TwoStageBarrier(CongestionPolicy):
     """TSBB (EC.3.1): random for `stage` slots, then the solution of programme (7) at the empirical means."""
 
     options: ClassVar[Mapping[str, Any]] = PROBABILITIES
-    has_programme: ClassVar[bool] = True
-    is_tight: ClassVar[bool] = True
+    belief, rule = rules.EMPIRICAL, rules.BARRIER
 
     def __init__(self, stage: int = STAGE, V: float = V, cap: float | None = None) -> None:
         self.stage, self.v, self.cap = stage, V, cap
 
 
-@compile_rule(rules.queue_stage_kernel)
 class TwoStageQueue(CongestionPolicy):
     """TSQB (EC.3.1): random for `stage` slots, then the largest r_ij - eps Q_j at the empirical means."""
 
     options: ClassVar[Mapping[str, Any]] = PROBABILITIES
+    belief, rule = rules.EMPIRICAL, rules.QUEUE_WEIGHTS
 
     def __init__(self, stage: int = STAGE, eps: float = EPS, cap: float | None = None) -> None:
         self.stage, self.eps, self.cap = stage, eps, cap
 
 
-@compile_rule(rules.barrier_posterior_kernel)
 class ThompsonBarrier(CongestionPolicy):
     """Programme (7) at a draw from the posterior of the rewards."""
 
     options: ClassVar[Mapping[str, Any]] = PROBABILITIES
-    has_programme: ClassVar[bool] = True
+    belief, rule = rules.POSTERIOR, rules.BARRIER
     is_deterministic: ClassVar[bool] = False
 
     def __init__(self, V: float = V, cap: float | None = None, floor: float = 0.0) -> None:
         self.v, self.cap, self.floor = V, cap, floor
 
 
-@compile_rule(rules.queue_posterior_kernel)
 class ThompsonQueue(CongestionPolicy):
     """The largest r_ij - eps Q_j at a draw from the posterior of the rewards."""
 
     options: ClassVar[Mapping[str, Any]] = SERVER
+    belief, rule = rules.POSTERIOR, rules.QUEUE_SERVER
     is_deterministic: ClassVar[bool] = False
 
     def __init__(self, eps: float = EPS, cap: float | None = None, floor: float = 0.0) -> None:
         self.eps, self.cap, self.floor = eps, cap, floor
 
 
-@compile_rule(rules.barrier_truth_kernel)
 class BarrierKnown(CongestionPolicy):
     """Programme (8): Algorithm 1 for known rewards, a fixed law of routing."""
 
     options: ClassVar[Mapping[str, Any]] = PROBABILITIES | KNOWN
-    has_programme: ClassVar[bool] = True
-    is_tight: ClassVar[bool] = True
+    belief, rule = rules.TRUTH, rules.BARRIER
 
     def __init__(self, V: float = V) -> None:
         self.v = V
@@ -226,11 +224,11 @@ class BarrierKnown(CongestionPolicy):
         return fixed_value(self.instance, found.probabilities)
 
 
-@compile_rule(rules.queue_truth_kernel)
 class QueueKnown(CongestionPolicy):
     """Rule (10): Algorithm 2 for known rewards."""
 
     options: ClassVar[Mapping[str, Any]] = SERVER | KNOWN
+    belief, rule = rules.TRUTH, rules.QUEUE_SERVER
 
     def __init__(self, eps: float = EPS) -> None:
         self.eps = eps
@@ -239,11 +237,11 @@ class QueueKnown(CongestionPolicy):
         return rule_value(self.instance, self.instance.mean_rewards, self.eps, max_states)
 
 
-@compile_rule(rules.shortest_kernel)
 class JSQ(CongestionPolicy):
     """Join the shortest queue, the smallest index among equals; all jobs of a type in a slot go together."""
 
     options: ClassVar[Mapping[str, Any]] = SERVER
+    belief, rule = rules.NOTHING, rules.QUEUE_SERVER
     eps = 1.0
 
     def exact_value(self, max_states: int | None = None) -> Value:

@@ -1,10 +1,13 @@
-"""The kernels behind the policies for congestion-aware learning: what is believed of rewards, and how jobs are sent.
+"""The kernel behind the policies for congestion-aware learning: what is believed of rewards, and how jobs are sent.
 
-A policy is an *estimate* r_ij(t) of every mean reward put into a *rule*. Estimates: upper confidence bounds (6), a draw from the
-posterior, the empirical means after a first stage, or the truth. Rules: the barrier rule sends each job of type i to server j
-with the probability p_ij(t) that solves programme (7); the queue rule (9) sends all jobs of type i in a slot to
+A policy is a *belief*, an estimate r_ij(t) of every mean reward, put into a *rule*. Beliefs: upper confidence bounds (6), a
+draw from the posterior, the empirical means of a first stage, the truth, or none. Rules: the barrier rule sends each job of
+type i to server j with the probability p_ij(t) that solves programme (7); the queue rule (9) sends all jobs of type i in a
+slot to
 
     k(i, t) = the smallest index in argmax_j { r_ij(t) - eps Q_j(t - 1) }.
+
+Both are numbers among a policy's parameters, so that all policies are one kernel and are compiled once.
 """
 
 import math
@@ -14,9 +17,12 @@ import numpy as np
 
 from matchgym.baselines.barrier_programme import FORBIDDEN, R, solve_kernel
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
-from matchgym.envs.rng import beta
+from matchgym.envs.rng import beta, uniform
 
 SMALLEST_SHARE = 1e-9  # probabilities below are 0
+UPPER, POSTERIOR, EMPIRICAL, TRUTH, NOTHING = range(5)  # beliefs; the last three are formed once per episode
+# Rules. EVEN, BARRIER and QUEUE_WEIGHTS write weights (I J), RANDOM_SERVER and QUEUE_SERVER write servers (I).
+EVEN, BARRIER, QUEUE_WEIGHTS, QUEUE_SERVER, RANDOM_SERVER = range(5)
 
 
 class Knobs(NamedTuple):
@@ -28,6 +34,8 @@ class Knobs(NamedTuple):
     allowed: IntegerTable  # (I, J)
     rewards: RealTable  # (I, J) mean rewards, for the rules that know them
     has_rewards: Integer  # 0: they are drawn, and observed by these rules
+    belief: Integer
+    rule: Integer
     horizon: Integer
     v: Real
     eps: Real
@@ -196,101 +204,47 @@ def best_server(knobs, memory, b, obs, i):
     return best
 
 
-@outlined_kernel
-def queue_rule(knobs, memory, b, obs):
-    """Rule (9): one server for all jobs of a type in this slot."""
-    for i in range(knobs.allowed.shape[0]):
-        memory.action[b, i] = best_server(knobs, memory, b, obs, i)
-
-
 @kernel
-def barrier_upper_kernel(knobs, memory, b, obs, mask, rng):
-    """Algorithm 1."""
-    upper_kernel(knobs, memory, b, obs)
-    barrier_rule(knobs, memory, b)
-
-
-@kernel
-def queue_upper_kernel(knobs, memory, b, obs, mask, rng):
-    """Algorithm 2."""
-    upper_kernel(knobs, memory, b, obs)
-    queue_rule(knobs, memory, b, obs)
-
-
-@kernel
-def barrier_posterior_kernel(knobs, memory, b, obs, mask, rng):
-    """The barrier rule at a draw from the posterior."""
-    posterior_kernel(knobs, memory, b, obs)
-    barrier_rule(knobs, memory, b)
-
-
-@kernel
-def queue_posterior_kernel(knobs, memory, b, obs, mask, rng):
-    """The queue rule at a draw from the posterior."""
-    posterior_kernel(knobs, memory, b, obs)
-    queue_rule(knobs, memory, b, obs)
-
-
-@kernel
-def barrier_truth_kernel(knobs, memory, b, obs, mask, rng):
-    """Programme (8), solved once per episode."""
-    if not memory.is_settled[b]:
-        truth_kernel(knobs, memory, b, obs)
-        barrier_rule(knobs, memory, b)
-        memory.is_settled[b] = 1
-
-
-@kernel
-def queue_truth_kernel(knobs, memory, b, obs, mask, rng):
-    """Rule (10)."""
-    truth_kernel(knobs, memory, b, obs)
-    queue_rule(knobs, memory, b, obs)
-
-
-@kernel
-def shortest_kernel(knobs, memory, b, obs, mask, rng):
-    """The queue rule without estimates."""
-    for k in range(memory.estimate.shape[1]):
-        memory.estimate[b, k] = 0.0
-    queue_rule(knobs, memory, b, obs)
-
-
-@kernel
-def even_kernel(knobs, memory, b, obs, mask, rng):
-    """Every job to a random server."""
-    even_rule(knobs, memory, b)
-
-
-@kernel
-def is_exploring(knobs, memory, b, obs):
-    """Whether the first stage still runs; when it ends, its empirical means become the estimates of the episode."""
-    if not memory.is_settled[b] and slots_kernel(knobs, obs) >= knobs.stage:
+def believe(knobs, memory, b, obs):
+    """Form the policy's belief."""
+    if knobs.belief == UPPER:
+        upper_kernel(knobs, memory, b, obs)
+    elif knobs.belief == POSTERIOR:
+        posterior_kernel(knobs, memory, b, obs)
+    elif knobs.belief == EMPIRICAL:
         empirical_kernel(knobs, memory, b, obs)
-    return not memory.is_settled[b] and slots_kernel(knobs, obs) < knobs.stage
+    elif knobs.belief == TRUTH:
+        truth_kernel(knobs, memory, b, obs)
+    else:
+        for k in range(memory.estimate.shape[1]):
+            memory.estimate[b, k] = 0.0
 
 
 @kernel
-def barrier_stage_kernel(knobs, memory, b, obs, mask, rng):
-    """TSBB: random, then one solution of programme (7)."""
-    if is_exploring(knobs, memory, b, obs):
-        even_rule(knobs, memory, b)
-    elif not memory.is_settled[b]:
-        barrier_rule(knobs, memory, b)
-        memory.is_settled[b] = 1
-
-
-@kernel
-def queue_stage_kernel(knobs, memory, b, obs, mask, rng):
-    """TSQB: random, then the queue rule at fixed estimates."""
-    if is_exploring(knobs, memory, b, obs):
-        even_rule(knobs, memory, b)
-        return
-    memory.is_settled[b] = 1
+def act_kernel(knobs, memory, b, obs, mask, rng):
+    """Write the action of row b; every policy of this model."""
     n, m = knobs.allowed.shape
-    for k in range(n * m):
-        memory.action[b, k] = 0.0
-    for i in range(n):
-        memory.action[b, i * m + best_server(knobs, memory, b, obs, i)] = 1.0
+    is_exploring = slots_kernel(knobs, obs) < knobs.stage
+    is_new = knobs.belief == UPPER or knobs.belief == POSTERIOR or not memory.is_settled[b]
+    if knobs.rule != EVEN and not is_exploring and is_new:
+        believe(knobs, memory, b, obs)
+    if knobs.rule == EVEN or is_exploring:
+        even_rule(knobs, memory, b)
+    elif knobs.rule == BARRIER:
+        if is_new:
+            barrier_rule(knobs, memory, b)
+    else:
+        if knobs.rule == QUEUE_WEIGHTS:
+            for k in range(n * m):
+                memory.action[b, k] = 0.0
+        for i in range(n):
+            if knobs.rule == RANDOM_SERVER:
+                memory.action[b, i] = int(uniform(rng, b) * m)
+            elif knobs.rule == QUEUE_SERVER:
+                memory.action[b, i] = best_server(knobs, memory, b, obs, i)
+            else:
+                memory.action[b, i * m + best_server(knobs, memory, b, obs, i)] = 1.0
+    memory.is_settled[b] = not is_exploring
 
 
 def memory(batch: int, n_actions: int, n: int, m: int, work: Any) -> Learner:

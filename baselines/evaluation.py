@@ -151,13 +151,13 @@ def write_observation(params, state, b, out):
     return out
 
 
-_COMPILED: dict[tuple[str, type], Any] = {}
+_COMPILED: dict[tuple[str, Any], Any] = {}
 
 
 def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any:
-    key = (entry.id, policy_type)
+    key = (entry.id, policy_type.act_batch)
     if key not in _COMPILED:
-        name = f"simulate_{entry.prefix}_{policy_type.__name__}"
+        name = f"simulate_{entry.prefix}_{policy_type.compiled_name}"
         kernels = {**entry.model.kernels, **policy_type.kernels}
         if policy_type.reads_glimpse and entry.model.glimpse:
             glimpse, act = entry.model.glimpse, policy_type.kernels["act_kernel"]

@@ -9,29 +9,14 @@ import numpy as np
 
 from matchgym.baselines import congestion_rules as rules
 from matchgym.baselines.congestion_learning import CongestionPolicy
-from matchgym.baselines.policy import Policy, compiled
+from matchgym.baselines.policy import Policy
 from matchgym.bounds.slotted_chain import Value
 from matchgym.envs.base import Model
-from matchgym.envs.compile import kernel
 from matchgym.envs.floating_clients import MODEL
 from matchgym.envs.instance import InputError, shorten
-from matchgym.envs.rng import uniform
 
 EPS = 0.1  # the paper's
 CLOCKS = ("platform", "client")
-
-
-@kernel
-def random_kernel(knobs, memory, b, obs, mask, rng):
-    """A random server for every seat."""
-    n, m = knobs.allowed.shape
-    for c in range(n):
-        memory.action[b, c] = int(uniform(rng, b) * m)
-
-
-def compile_rule(act_kernel: Any) -> Any:
-    """Class decorator: compile a policy around a kernel."""
-    return compiled(__file__, act_kernel, rules.forget_kernel)
 
 
 class FloatingPolicy(CongestionPolicy):
@@ -51,16 +36,17 @@ class FloatingPolicy(CongestionPolicy):
         }
 
 
-@compile_rule(random_kernel)
 class Random(FloatingPolicy):
     """A random server for each client, anew in every slot."""
 
+    belief, rule = rules.NOTHING, rules.RANDOM_SERVER
     is_deterministic: ClassVar[bool] = False
 
 
-@compile_rule(rules.queue_upper_kernel)
 class QueueUCB(FloatingPolicy):
     """The largest r_cj(t) - eps Q_j at upper confidence bounds (6) of client c; clock "platform" or "client" counts t."""
+
+    belief, rule = rules.UPPER, rules.QUEUE_SERVER
 
     def __init__(self, eps: float = EPS, clock: str = "platform", radius: float = 1.0) -> None:
         if clock not in CLOCKS:
@@ -68,24 +54,26 @@ class QueueUCB(FloatingPolicy):
         self.eps, self.has_own_clocks, self.radius = eps, clock == "client", radius
 
 
-@compile_rule(rules.queue_upper_kernel)
 class GreedyUCB(FloatingPolicy):
     """The largest upper confidence bound of the client, whatever the queues."""
 
+    belief, rule = rules.UPPER, rules.QUEUE_SERVER
 
-@compile_rule(rules.queue_posterior_kernel)
+
 class ThompsonQueue(FloatingPolicy):
     """The largest r_cj - eps Q_j at a draw from the posterior of client c."""
 
+    belief, rule = rules.POSTERIOR, rules.QUEUE_SERVER
     is_deterministic: ClassVar[bool] = False
 
     def __init__(self, eps: float = EPS) -> None:
         self.eps = eps
 
 
-@compile_rule(rules.shortest_kernel)
 class JSQ(FloatingPolicy):
     """Join the shortest queue, the smallest index among equals."""
+
+    belief, rule = rules.NOTHING, rules.QUEUE_SERVER
 
     eps = 1.0
 

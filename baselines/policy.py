@@ -121,8 +121,8 @@ def act_batch(params_buffer, memory_buffer, starts, obs, masks, actions):
 class CompiledPolicy(Policy):
     """A policy given by a kernel. A subclass is compiled by the decorator `compiled`.
 
-    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`. A kernel whose
-    actions are not Discrete writes them as numbers (k,) into row b of `memory.action`; `fit` then sets `action_space_`.
+    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`. A kernel
+    whose actions are not Discrete writes them as numbers (k,) into row b of `memory.action`; `fit` then sets `action_space_`.
     """
 
     Params: ClassVar[type] = Nothing
@@ -130,6 +130,7 @@ class CompiledPolicy(Policy):
     kernels: ClassVar[dict[str, Any]]
     act_batch: ClassVar[Any]
     file: ClassVar[str]
+    compiled_name: ClassVar[str]  # of the class that was compiled: subclasses that change no kernel share its machine code
     params_: NamedTuple
     is_deterministic: ClassVar[bool] = False
     reads_glimpse: ClassVar[bool] = True  # whether its kernel reads observations only by the names of `Model.glimpse`
@@ -186,7 +187,7 @@ def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing) ->
     """Class decorator: compile a `CompiledPolicy` around its kernels; `file` is the source file of the policy."""
 
     def attach(policy_type: type[CompiledPolicy]) -> type[CompiledPolicy]:
-        policy_type.file = file
+        policy_type.file, policy_type.compiled_name = file, policy_type.__name__
         policy_type.kernels = {
             "act_kernel": act_kernel,
             "forget_kernel": forget_kernel,

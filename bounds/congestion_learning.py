@@ -8,8 +8,8 @@ With x_ij = lambda_i p_ij the jobs of type i sent to server j per slot,
          x >= 0, and x_ij = 0 for pairs that are not compatible
 
 No policy earns more than R* T in T slots in expectation, also one that knows r: the jobs completed satisfy both constraints on
-average. The paper has "=" in the first; as rewards are not negative, "<=" has the same value where both are feasible (Lemma 1 for
-all pairs compatible), and it bounds overloaded platforms too. r_ij is the mean of the revealed reward, after clipping.
+average. The paper has "=" in the first; as rewards are not negative, "<=" has the same value where both are feasible (Lemma 1
+for all pairs compatible), and it bounds overloaded platforms too. r_ij is the mean of the revealed reward, after clipping.
 """
 
 from collections import defaultdict
@@ -48,7 +48,7 @@ def refuse_drawn(instance: Any) -> None:
     """There is no R* of an instance whose rewards are drawn in every episode."""
     if instance.rewards is None:
         raise InputError(
-            "rewards are drawn anew in every episode, each with its own R*; give a matrix `rewards`, or use `matchgym evaluate`."
+            "rewards are drawn in every episode, each with its own R*; give a matrix `rewards`, or use `matchgym evaluate`."
         )
 
 
@@ -111,7 +111,9 @@ def prove_oracle(instance: CongestionLearningInstance, certificate: dict[str, An
     assert instance.rewards is not None
     noise, cap = Fraction(instance.noise), Fraction(instance.reward_cap or 0)
     rewards = [[clipped_mean.py_func(Fraction(r), noise, cap) for r in row] for row in instance.rewards.tolist()]
-    rates, capacities = ([Fraction(rate) for rate in values.tolist()] for values in (instance.arrival_rates, instance.capacities))
+    rates, capacities = (
+        [Fraction(rate) for rate in values.tolist()] for values in (instance.arrival_rates, instance.capacities)
+    )
     return price_bound(certificate, rewards, rates, capacities, instance.allowed.tolist())
 
 

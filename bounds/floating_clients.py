@@ -1,8 +1,9 @@
 """The oracle's bound for clients of unseen types: programme (EC.37) of Sun, Chai and Zhao.
 
-It is programme (4) of `congestion_learning` with mu_i lambda_i / nu_i jobs of type i per slot: the mean number of clients of type
-i present is mu_i / nu_i in the long run, and at most that in every slot of an episode that starts without clients. With "<=" in
-the rows of the arrivals the programme grows with them, so that no policy, also one that sees types and knows r, earns more.
+It is programme (4) of `congestion_learning` with mu_i lambda_i / nu_i jobs of type i per slot: the mean number of clients of
+type i present is mu_i / nu_i in the long run, and at most that in every slot of an episode that starts without clients. With
+"<=" in the rows of the arrivals the programme grows with them, so that no policy, also one that sees types and knows r, earns
+more.
 """
 
 from fractions import Fraction

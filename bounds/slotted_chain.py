@@ -1,14 +1,14 @@
 """Exact transient values of known-reward rules for congestion-aware learning, by the law of the queues slot by slot.
 
 A job that is k-th of those joining server j in slot tau is completed by slot T iff Q_j(tau - 1) + k <= m_j (T - tau + 1), and
-Q(tau - 1) does not depend on the jobs of slot tau. With E_c(B) = E min(number of jobs of the types B, c), and types joining in their
-order 1, 2, ..., the expected reward over the horizon is therefore
+Q(tau - 1) does not depend on the jobs of slot tau. With E_c(B) = E min(number of jobs of the types B, c), and types joining in
+their order 1, 2, ..., the expected reward over the horizon is therefore
 
     E R(T) = sum_tau sum_Q Pr[Q(tau - 1) = Q] sum_j sum_{i in B_j} r_ij (E_c(B_j up to i) - E_c(B_j before i)),
                                                                          c = m_j (T - tau + 1) - Q_j
 
-with B_j the types sent to j. This holds for all laws of arrivals. (Sharing the reward out by the types' rates, as if the type of
-a job did not depend on its place, is exact only for Poisson arrivals in random order within a slot.)
+with B_j the types sent to j. This holds for all laws of arrivals. (Sharing the reward out by the types' rates, as if the type
+of a job did not depend on its place, is exact only for Poisson arrivals in random order within a slot.)
 """
 
 from typing import Any, NamedTuple
@@ -58,8 +58,7 @@ def fixed_value(instance: CongestionLearningInstance, p: NDArray[np.float64]) ->
     """Value of sending each job of type i to server j with probability p[i, j], whatever the queues."""
     rewards, horizon = instance.mean_rewards, instance.horizon
     laws = [
-        pmf(instance.law, mean, trials, TAIL)
-        for mean, trials in zip(instance.arrival_rates.tolist(), instance.trials.tolist())
+        pmf(instance.law, mean, trials, TAIL) for mean, trials in zip(instance.arrival_rates.tolist(), instance.trials.tolist())
     ]
     total, lost = 0.0, 0.0
     for j, capacity in enumerate(instance.capacities.tolist()):
@@ -98,12 +97,14 @@ def fixed_value(instance: CongestionLearningInstance, p: NDArray[np.float64]) ->
 
 
 @outlined_kernel
-def slot_kernel(now, states, n_states, then, reached, arrivals, masses, estimates, eps, allowed, worths, capped, left, caps, rule):
+def slot_kernel(
+    now, states, n_states, then, reached, arrivals, masses, estimates, eps, allowed, worths, capped, left, caps, rule
+):
     """One slot of the queue rule: moves the law `now` to `then`. Returns (states reached, reward, mass lost).
 
     states, reached : numbers of the states with mass, (S,) row-major in the queue lengths; arrivals (N, I) with masses (N,).
-    worths (I, J) mean rewards, capped (2^I, C) E_c of each set of types, caps (J,) and capacities in `rule` (2, J) with room for
-    the servers chosen. Zeroes `now` behind itself.
+    worths (I, J) mean rewards, capped (2^I, C) E_c of each set of types, caps (J,) and capacities in `rule` (2, J) with room
+    for the servers chosen. Zeroes `now` behind itself.
     """
     n, m = estimates.shape
     width, n_reached, reward, lost = capped.shape[1] - 1, 0, 0.0, 0.0

@@ -1,7 +1,7 @@
 """Congestion-aware matching and learning (Sun, Chai, Zhao, "Congestion-Aware Matching and Learning for Service Platforms").
 
-Time is slotted. In slot t, A_i(t) jobs of type i arrive, i = 1..I; each is sent irrevocably to one of J servers, which serves its
-queue first come, first served, one job a slot. Completing a job of type i at server j yields a random reward of mean r_ij,
+Time is slotted. In slot t, A_i(t) jobs of type i arrive, i = 1..I; each is sent irrevocably to one of J servers, which serves
+its queue first come, first served, one job a slot. Completing a job of type i at server j yields a random reward of mean r_ij,
 revealed then. The platform knows the types and arrival rates but not r. The objective (3) is the reward of the jobs served in
 T slots from an empty start; jobs still waiting at the end earn nothing.
 
@@ -313,7 +313,7 @@ def jobs_to_route(state, b):
 @kernel
 def step_kernel(params, state, b, action):
     """Returns (reward, terminated). The action is a row: I servers, I J weights, or one server."""
-    n, m = params.rewards.shape
+    n = params.rewards.shape[0]
     if state.elapsed_time[b] >= params.horizon:
         return 0.0, True
 

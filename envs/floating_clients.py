@@ -1,13 +1,15 @@
 """Congestion-aware learning when job types are not seen: clients come, make jobs and go (Section EC.3.2 of Sun, Chai, Zhao).
 
-In every slot a client of type i arrives with probability mu_i, i = 1..I, and stays a Geometric(nu_i) number of slots, the slot of
-its arrival included. While present it makes Poisson(lambda_i) jobs a slot. The platform sees clients but not their types, and sends
-all jobs of a client in a slot to one of J servers; the rest is the model of `congestion_learning`: queues are served first come
-first served, one job a slot, and a completed job of a client of type i at server j reveals a reward of hidden mean r_ij.
+In every slot a client of type i arrives with probability mu_i, i = 1..I, and stays a Geometric(nu_i) number of slots, the slot
+of its arrival included. While present it makes Poisson(lambda_i) jobs a slot. The platform sees clients but not their types,
+and sends all jobs of a client in a slot to one of J servers; the rest is the model of `congestion_learning`: queues are served
+first come first served, one job a slot, and a completed job of a client of type i at server j reveals a reward of hidden mean
+r_ij.
 
     mu_i -> client_arrivals[i]     nu_i -> client_departures[i]     lambda_i -> job_rates[i]     r_ij -> rewards[i, j]
 
-Clients sit on numbered seats, a new one on the first that is free; what is known of a seat is what its client has taught. One slot:
+Clients sit on numbered seats, a new one on the first that is free; what is known of a seat is what its client has taught. One
+slot:
 
 1. Routing. The jobs of each client join the queue of the server chosen for it, seat by seat.
 2. Service. Each server completes its head job and reveals its reward. If the client is still there, its h and rbar are updated;
@@ -386,10 +388,10 @@ class FloatingClientsEnv(Env):
 
     ## Description
     Clients of I hidden types come, stay for a while, make jobs and go. All jobs of a client in a slot are sent to one of J
-    servers with first-come-first-served queues; each completes one job a slot, and a completed job reveals a reward whose hidden
-    mean depends on the type and the server. What is learnt of a client is lost when it goes. The objective is the reward of
-    the jobs completed within `horizon` slots, per slot. This is Section EC.3.2 of Sun, Chai and Zhao (Congestion-Aware Matching
-    and Learning for Service Platforms).
+    servers with first-come-first-served queues; each completes one job a slot, and a completed job reveals a reward whose
+    hidden mean depends on the type and the server. What is learnt of a client is lost when it goes. The objective is the
+    reward of the jobs completed within `horizon` slots, per slot. This is Section EC.3.2 of Sun, Chai and Zhao
+    (Congestion-Aware Matching and Learning for Service Platforms).
 
     ## Action Space
     `MultiDiscrete([J] * C)`: a server for each of the C seats; without effect for a free seat. The mask is flat, (C J,), and
@@ -439,8 +441,8 @@ class FloatingClientsEnv(Env):
     - `render_mode`: None, "ansi" or "rgb_array".
 
     ## Bounds and baselines
-    `matchgym.bounds.floating_clients` has the oracle's programme (EC.37), `matchgym.baselines.floating_clients` the queue rule that
-    learns client by client.
+    `matchgym.bounds.floating_clients` has the oracle's programme (EC.37), `matchgym.baselines.floating_clients` the queue rule
+    that learns client by client.
 
     ## References
     X. Sun, S. Chai, J. Zhao. Congestion-Aware Matching and Learning for Service Platforms.

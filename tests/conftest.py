@@ -5,7 +5,6 @@ import pytest
 import matchgym  # noqa: F401  (registers the ids)
 from matchgym.envs.registry import ENTRIES
 
-
 VARIANTS = [
     (entry, {} if action is None else {"action": action})
     for entry in ENTRIES

@@ -1,7 +1,7 @@
 """Exact enumeration of congestion-aware learning on tiny platforms, written apart from the kernels.
 
-A state is (queues, h, w): the job types waiting at each server, and for each pair the jobs served and the rewards received. The law of
-the state is carried forward slot by slot over all arrivals, routings and Bernoulli rewards.
+A state is (queues, h, w): the job types waiting at each server, and for each pair the jobs served and the rewards received.
+The law of the state is carried forward slot by slot over all arrivals, routings and Bernoulli rewards.
 """
 
 import itertools

@@ -62,7 +62,9 @@ def test_any_multipliers_bound_any_flows():
         assert dual(lam, r, 7.0, u) >= value(lam, r, 7.0, x)
     s = np.linspace(0, 1, 200_001)[:-1]
     for a in (-1.0, 0.05, 0.2, 3.0):
-        assert dual(np.zeros(1), np.array([[a]]), 7.0, np.zeros(1)) == pytest.approx((a * s + np.log(1 - s) / 7).max(), abs=1e-9)
+        assert dual(np.zeros(1), np.array([[a]]), 7.0, np.zeros(1)) == pytest.approx(
+            (a * s + np.log(1 - s) / 7).max(), abs=1e-9
+        )
 
 
 def test_equal_rewards():
@@ -133,28 +135,31 @@ def test_lemma_ec1_is_false():
     assert 1 / (100 * (1 - found.loads[0])) > 0.05
 
 
+def general_solver(lam, r, v):
+    """The optimum of the programme by SLSQP."""
+    n, m = r.shape
+    rows, columns = np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))
+    return -minimize(
+        lambda x: -(r.ravel() @ x) - np.log(1 - columns @ x).sum() / v,
+        np.repeat(lam / m, m),
+        jac=lambda x: -r.ravel() + (columns.T @ (1 / (1 - columns @ x))) / v,
+        bounds=[(0, None)] * (n * m),
+        constraints=[
+            {"type": "eq", "fun": lambda x: rows @ x - lam, "jac": lambda x: rows},
+            {"type": "ineq", "fun": lambda x: 0.9999 - columns @ x, "jac": lambda x: -columns},
+        ],
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 500},
+    ).fun
+
+
 def test_general_solver_agrees():
     rng = np.random.default_rng(5)
     for _ in range(8):
-        n, m, v = 2, 4, 10 ** rng.uniform(0, 2)
-        lam, r = rng.uniform(0.3, 1.4, n), rng.uniform(0, 1, (n, m))
-        found = solve_barrier(lam, r, v)
-        rows = np.kron(np.eye(n), np.ones(m))
-        columns = np.kron(np.ones(n), np.eye(m))
-        result = minimize(
-            lambda x, r=r, v=v: -(r.ravel() @ x) - np.log(1 - columns @ x).sum() / v,
-            np.repeat(lam / m, m),
-            jac=lambda x, r=r, v=v: -r.ravel() + (columns.T @ (1 / (1 - columns @ x))) / v,
-            bounds=[(0, None)] * (n * m),
-            constraints=[
-                {"type": "eq", "fun": lambda x, lam=lam: rows @ x - lam, "jac": lambda x: rows},
-                {"type": "ineq", "fun": lambda x: 0.9999 - columns @ x, "jac": lambda x: -columns},
-            ],
-            method="SLSQP",
-            options={"ftol": 1e-14, "maxiter": 500},
-        )
-        assert found.value >= -result.fun - 1e-8
-        assert found.value == pytest.approx(-result.fun, abs=1e-6)
+        v, lam, r = 10 ** rng.uniform(0, 2), rng.uniform(0.3, 1.4, 2), rng.uniform(0, 1, (2, 4))
+        found, other = solve_barrier(lam, r, v).value, general_solver(lam, r, v)
+        assert found >= other - 1e-8
+        assert found == pytest.approx(other, abs=1e-6)
 
 
 def test_warm_start_finds_the_same():
@@ -166,7 +171,7 @@ def test_warm_start_finds_the_same():
         for _ in range(5):
             work[R, : n * m] = r.ravel()
             cold = np.zeros(n * m)
-            expected, _, cold_iterations = solve_one(lam, np.ones(m), 1e3, 1e-9, 1e-12, cold, False, work)
+            expected, _, _ = solve_one(lam, np.ones(m), 1e3, 1e-9, 1e-12, cold, False, work)
             has_flows = bool(flows.any())
             found, gap, iterations = solve_one(lam, np.ones(m), 1e3, 1e-9, 1e-12, flows, has_flows, work)
             assert gap <= 1e-9

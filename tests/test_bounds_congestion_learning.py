@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from platforms import expected_reward, one_hot
+from platforms import best_servers, expected_reward, one_hot
 from scipy.optimize import linear_sum_assignment, linprog
 
 from matchgym.baselines.congestion_learning import JSQ, BarrierKnown, QueueKnown, QueueUCB, Random, exact_value
@@ -108,6 +108,11 @@ def test_floating_clients():
     assert found.verify() == pytest.approx(found.value, abs=1e-9)
 
 
+def queue_rule(estimates, eps):
+    """Rule (10) for `expected_reward`."""
+    return lambda t, lengths, h, w: one_hot(best_servers(estimates, lengths, eps), estimates.shape[1])
+
+
 SMALL = (
     {"arrival_rates": [0.8], "rewards": [[0.9, 0.35]], "arrival_success": 0.4},
     {"arrival_rates": [0.7, 0.6], "rewards": [[0.9, 0.35], [0.5, 0.45]], "arrival_success": 0.6},
@@ -125,10 +130,7 @@ def test_exact_values_by_enumeration(fields):
     assert fixed_value(instance, p).mean == pytest.approx(truth, abs=1e-12)
     for eps in (0.07, 0.31, 5.0):
         for estimates in (instance.mean_rewards, 0 * instance.mean_rewards):
-            decide = lambda t, q, h, w: one_hot(  # noqa: E731
-                [max(range(2), key=lambda j: (row[j] - eps * q[j], -j)) for row in estimates], 2  # noqa: B023
-            )
-            truth = expected_reward(instance, decide, is_learning=False) / 6
+            truth = expected_reward(instance, queue_rule(estimates, eps), is_learning=False) / 6
             found = rule_value(instance, estimates, eps)
             assert found.mean == pytest.approx(truth, abs=1e-12)
             assert found.error < 1e-9
@@ -157,8 +159,15 @@ def test_slotted_poisson_queue():
 
 def test_fractional_capacities():
     """Bernoulli service: the fixed routing of one slot and of two by hand."""
-    instance = platform(arrival_rates=[0.5], n_servers=1, rewards=[[1.0]], service_rates=[0.4], arrival_law="binomial", horizon=1,
-                        arrival_success=0.5)  # fmt: skip
+    instance = platform(
+        arrival_rates=[0.5],
+        n_servers=1,
+        rewards=[[1.0]],
+        service_rates=[0.4],
+        arrival_law="binomial",
+        arrival_success=0.5,
+        horizon=1,
+    )
     assert fixed_value(instance, np.ones((1, 1))).mean == pytest.approx(0.2)
     two = dataclasses.replace(instance, horizon=2)
     waiting = 0.5 * 0.6  # after the first slot

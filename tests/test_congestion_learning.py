@@ -1,4 +1,4 @@
-"""The dynamics of CongestionLearning-v0: queues, learning and rewards against a plain account of them, laws, synchronisation."""
+"""The dynamics of CongestionLearning-v0: queues, learning and rewards against a plain account, laws, synchronisation."""
 
 from collections import deque
 
@@ -15,8 +15,8 @@ from matchgym.envs.congestion_learning import (
     most_jobs,
 )
 from matchgym.envs.instance import InputError
-from matchgym.envs.slotted_queues import LAWS, arrivals_kernel, largest_total, pmf, trials_of
 from matchgym.envs.rng import seed_words
+from matchgym.envs.slotted_queues import LAWS, arrivals_kernel, largest_total, pmf, trials_of
 
 
 def platform(**fields):
@@ -38,7 +38,15 @@ def test_against_a_plain_account(action, capacity):
     for episode in range(3):
         obs, info = env.reset(seed=episode)
         state, queues = env.unwrapped.state, [deque() for _ in range(3)]
-        h, w, waits, queue_sum, collected, done, slot = np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(2), np.zeros(3), 0.0, False, 0
+        h, w, waits, queue_sum, collected, done, slot = (
+            np.zeros((2, 3)),
+            np.zeros((2, 3)),
+            np.zeros(2),
+            np.zeros(3),
+            0.0,
+            False,
+            0,
+        )
         while not done:
             seen = parts(env, obs)
             slot = round(float(seen["time"][0]) * 60)
@@ -168,7 +176,13 @@ def test_law_of_rewards_and_capacities():
         u = r + noise * (2 * (np.arange(1_000_000) + 0.5) / 1_000_000 - 1)
         assert clipped_mean(r, noise, 1.0) == pytest.approx(np.clip(u, 0, 1).mean(), abs=1e-9)
     instance = platform(
-        rewards=[[0.9]], n_servers=1, arrival_rates=[3.0], service_rates=[1.3], reward_law="uniform_noise", noise=0.5, horizon=20_000
+        rewards=[[0.9]],
+        n_servers=1,
+        arrival_rates=[3.0],
+        service_rates=[1.3],
+        reward_law="uniform_noise",
+        noise=0.5,
+        horizon=20_000,
     )
     env = gym.make("CongestionLearning-v0", instance=instance.to_dict())
     env.reset(seed=0)

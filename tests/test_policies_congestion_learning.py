@@ -1,9 +1,9 @@
-"""Policies for congestion-aware learning: rules by the letter, exact learning on tiny platforms, the paper's inequalities and claims."""
+"""Policies for congestion-aware learning: rules by the letter, exact learning, the paper's inequalities and claims."""
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from platforms import expected_reward, one_hot, upper_bounds
+from platforms import best_servers, expected_reward, one_hot, upper_bounds
 from scipy import stats
 from scipy.optimize import brentq
 
@@ -82,7 +82,9 @@ def test_algorithm_1_by_the_letter():
 
 def test_the_clock_of_the_bounds():
     """log(t - 1): at t = 2 the radius is 0, so that a pair that has failed counts 0; at t = 1 all count the cap."""
-    instance = platform(arrival_rates=[1.0, 1.0], n_servers=3, rewards=np.zeros((2, 3)), arrival_law="binomial", arrival_success=1.0)
+    instance = platform(
+        arrival_rates=[1.0, 1.0], n_servers=3, rewards=np.zeros((2, 3)), arrival_law="binomial", arrival_success=1.0
+    )
     seen = [action.tolist() for _, _, action in trajectory(GreedyUCB().fit(instance), 3)]
     assert seen[0] == [0, 0]
     assert seen[1] == [1, 0]  # type 0 has failed at server 0; type 1 still waits there
@@ -90,13 +92,14 @@ def test_the_clock_of_the_bounds():
 
 
 TINY = (
-    {"arrival_rates": [0.8], "rewards": [[0.9, 0.35]], "arrival_success": 0.4, "horizon": 6},
+    {"arrival_rates": [0.8], "rewards": [[0.9, 0.35]], "arrival_success": 0.4, "horizon": 5},
     {"arrival_rates": [0.7, 0.6], "rewards": [[0.9, 0.35], [0.5, 0.45]], "arrival_success": 0.7, "horizon": 4},
 )
 
 
 def split_one_type(lam, r, v):
     """Programme (7) for one type by water-filling."""
+
     def loads(u):
         return np.maximum(0, 1 - 1 / (v * np.maximum(r - u, 1e-300)))
 
@@ -107,7 +110,7 @@ def split_one_type(lam, r, v):
 @pytest.mark.parametrize("fields", TINY)
 @pytest.mark.parametrize("name", ["greedy-ucb", "queue-ucb", "barrier-ucb"])
 def test_learning_by_full_enumeration(name, fields):
-    """E R(T) over all arrivals, rewards and routings; the simulation within 4.5 standard errors of 100,000 episodes."""
+    """E R(T) over all arrivals, rewards and routings; the simulation within 4.5 standard errors of 40,000 episodes."""
     instance = platform(n_servers=2, arrival_law="binomial", **fields)
     eps = {"greedy-ucb": 0.0, "queue-ucb": 0.3}.get(name)
     cache = {}
@@ -115,7 +118,7 @@ def test_learning_by_full_enumeration(name, fields):
     def decide(t, lengths, h, w):
         upper = upper_bounds(instance, t, h, w)
         if eps is not None:
-            return one_hot([int(np.argmax(row - eps * np.array(lengths))) for row in upper], 2)
+            return one_hot(best_servers(upper, lengths, eps), 2)
         key = upper.tobytes()
         if key not in cache:
             lam = instance.arrival_rates
@@ -124,9 +127,9 @@ def test_learning_by_full_enumeration(name, fields):
 
     truth = expected_reward(instance, decide) / instance.horizon
     parameters = {"queue-ucb": {"eps": "0.3"}, "barrier-ucb": {"V": "5"}}.get(name, {})
-    found = evaluate(build(POLICIES, name, parameters).fit(instance), ID, replications=100_000, seed=3)
-    error = found.values.std(ddof=1) / np.sqrt(100_000)
-    assert error < 0.001
+    found = evaluate(build(POLICIES, name, parameters).fit(instance), ID, replications=40_000, seed=3)
+    error = found.values.std(ddof=1) / np.sqrt(40_000)
+    assert error < 0.002
     assert abs(found.objective.mean - truth) < 4.5 * error
 
 
@@ -229,7 +232,7 @@ def test_figure_1_ratios():
     for name, (low, high) in bands.items():
         assert low < ratios[name].mean() < high, name
         assert (ratios[name] < 1.02).all()
-    assert 0 < paired_interval(ratios["queue-ucb"], ratios["barrier-ucb"]).low
+    assert paired_interval(ratios["queue-ucb"], ratios["barrier-ucb"]).low > 0
     assert paired_interval(ratios["queue-ucb"], ratios["barrier-ucb"]).high < 0.01
     assert paired_interval(ratios["thompson-queue"], ratios["queue-ucb"]).low > 0.01
     assert paired_interval(ratios["barrier-ucb"], ratios["greedy-ucb"]).low > 0.4

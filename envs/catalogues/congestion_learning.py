@@ -1,7 +1,7 @@
 """Instances of congestion-aware matching and learning.
 
-`base` is the setting of Section 6 of the paper: two job types, six servers, lambda = (2, 3), T = 1000, with rewards drawn anew in
-every episode because the paper does not print its matrix. `tables` fixes a matrix tuned to resemble its Tables 1-3, and
+`base` is the setting of Section 6 of the paper: two job types, six servers, lambda = (2, 3), T = 1000, with rewards drawn anew
+in every episode because the paper does not print its matrix. `tables` fixes a matrix tuned to resemble its Tables 1-3, and
 `healthcare` has prices and scores that agree with what the paper says of its hidden ones (both made up here).
 """
 
