@@ -23,7 +23,8 @@ from matchgym.baselines.barrier_programme import (
 from matchgym.baselines.policy import CompiledPolicy, Policy, compiled
 from matchgym.bounds.slotted_chain import Value, fixed_value, rule_value
 from matchgym.envs.base import Model
-from matchgym.envs.congestion_learning import MODEL, CongestionLearningInstance
+from matchgym.envs.congestion_instances import CongestionLearningInstance
+from matchgym.envs.congestion_learning import MODEL
 from matchgym.envs.instance import InputError, is_count, shorten
 
 __all__ = ["POLICIES", "BarrierSolution", "exact_value", "solve_barrier"]

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from matchgym.bounds.bound import Bound, Proof, Prover, certify
 from matchgym.bounds.programme import HeldProgramme
 from matchgym.bounds.rational import CertificateError, exact
-from matchgym.envs.congestion_learning import MODEL, CongestionLearningInstance, clipped_mean
+from matchgym.envs.congestion_instances import CongestionLearningInstance, clipped_mean
+from matchgym.envs.congestion_learning import MODEL
 from matchgym.envs.instance import InputError, unknown
 
 KINDS = ("oracle",)

@@ -13,7 +13,8 @@ import numpy as np
 
 from matchgym.bounds.bound import Bound, Proof
 from matchgym.bounds.congestion_learning import certified_oracle, price_bound, refuse_drawn, solve_oracle
-from matchgym.envs.floating_clients import MODEL, FloatingClientsInstance
+from matchgym.envs.congestion_instances import FloatingClientsInstance
+from matchgym.envs.floating_clients import MODEL
 from matchgym.envs.instance import unknown
 
 KINDS = ("oracle",)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from matchgym.envs.compile import outlined_kernel
-from matchgym.envs.congestion_learning import CongestionLearningInstance
+from matchgym.envs.congestion_instances import CongestionLearningInstance
 from matchgym.envs.instance import InputError
 from matchgym.envs.slotted_queues import pmf
 

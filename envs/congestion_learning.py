@@ -20,166 +20,29 @@ and service capacities, whatever they do (common random numbers); routing and re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.congestion_learning import CATALOGUE
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
+from matchgym.envs.congestion_instances import CongestionLearningInstance, clipped_mean
 from matchgym.envs.congestion_learning_view import draw
-from matchgym.envs.instance import InputError, Instance, as_array, is_count, shorten
 from matchgym.envs.rng import uniform
 from matchgym.envs.slotted_queues import (
-    LAWS,
     arrivals_kernel,
     batch_tables,
     clear_kernel,
     join_kernel,
-    largest_total,
     leave_kernel,
     split_kernel,
-    trials_of,
 )
 
-REWARD_LAWS = ("bernoulli", "uniform_noise")
 MODES = ("server", "probabilities", "job")  # of the option `action`
 SERVER, PROBABILITIES, JOB = range(len(MODES))
-MOST_SLOTS = 10**7  # the clock is observed as a 32-bit number
-MOST_PARTS = 10**5  # job types x servers
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CongestionLearningInstance(Instance):
-    """Rates per slot and rewards per job, of I job types and J servers."""
-
-    model: ClassVar[str] = "congestion_learning"
-
-    arrival_rates: NDArray[np.float64]  # (I,) >= 0, not all 0, jobs per slot
-    n_servers: int  # J >= 1
-    rewards: NDArray[np.float64] | None = None  # (I, J) >= 0, mean reward per job; None: drawn from Unif(0, 1) at each reset
-    service_rates: NDArray[np.float64] | None = None  # (J,) > 0, jobs per slot (integer part, plus one with the rest's
-    # probability); None: one each
-    compatibility: NDArray[np.int64] | None = None  # (I, J) of 0 and 1: which servers may take a type; None: all
-    arrival_law: str = "poisson"  # one of LAWS; "geometric" on {0, 1, ...}, "shifted-geometric" on {1, 2, ...}
-    arrival_success: float = 0.1  # success probability of the trials behind binomial arrivals, in (0, 1]
-    reward_law: str = "bernoulli"  # or "uniform_noise": X = r + Unif(-noise, noise), clipped to [0, reward_cap]
-    noise: float = 0.0  # >= 0
-    reward_cap: float | None = None  # known bound on rewards; None: 1, or what rewards + noise can reach if they exceed 1
-    horizon: int = 1000  # T >= 1, slots
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        rates = as_array("arrival_rates", self.arrival_rates, 1, (None,), positive=False)
-        if not rates.any():
-            raise InputError("arrival_rates are all 0; give at least one type that arrives.")
-        n = len(rates)
-        if not is_count(self.n_servers, 1) or n * self.n_servers > MOST_PARTS:
-            raise InputError(
-                f"n_servers must be an integer >= 1, with at most {MOST_PARTS} pairs, not {shorten(self.n_servers)}."
-            )
-        m = int(self.n_servers)
-        checked: dict[str, Any] = {"arrival_rates": rates, "n_servers": m}
-        if self.rewards is not None:
-            checked["rewards"] = as_array("rewards", self.rewards, 2, (n, m), positive=False)
-        service = np.ones(m) if self.service_rates is None else self.service_rates
-        checked["service_rates"] = as_array("service_rates", service, 1, (m,), positive=True)
-        checked["compatibility"] = as_relation("compatibility", self.compatibility, n, m)
-        for field, names in (("arrival_law", LAWS), ("reward_law", REWARD_LAWS)):
-            if getattr(self, field) not in names:
-                raise InputError(f"{field} must be one of {', '.join(names)}, not {shorten(getattr(self, field))}.")
-        if not 0 < as_number("arrival_success", self.arrival_success) <= 1:
-            raise InputError(f"arrival_success must lie in (0, 1], not {shorten(self.arrival_success)}.")
-        if self.arrival_law == "shifted-geometric" and rates.min() < 1:
-            raise InputError("arrival_rates must be >= 1 with arrival_law shifted-geometric; choose geometric.")
-        if not is_count(self.horizon, 1) or self.horizon > MOST_SLOTS:
-            raise InputError(f"horizon must be an integer from 1 to {MOST_SLOTS}, not {shorten(self.horizon)}.")
-        checked["noise"] = noise = as_number("noise", self.noise)
-        if self.reward_law == "bernoulli" and noise:
-            raise InputError('noise is for reward_law "uniform_noise"; leave it out or change the law.')
-        largest = 1.0 if self.rewards is None else float(checked["rewards"].max())
-        cap = max(1.0, largest + noise if largest > 1 else 0.0) if self.reward_cap is None else self.reward_cap
-        checked["reward_cap"] = cap = as_number("reward_cap", cap)
-        if largest > cap:
-            raise InputError(f"rewards go up to {largest:g}, above reward_cap {cap:g}; raise the cap.")
-        if self.reward_law == "bernoulli" and largest > 1:
-            raise InputError('rewards must be <= 1 with reward_law "bernoulli"; use "uniform_noise" for others.')
-        for field, value in checked.items():
-            object.__setattr__(self, field, value)
-
-    @property
-    def n_types(self) -> int:
-        return len(self.arrival_rates)
-
-    @property
-    def load(self) -> float:
-        """rho = sum of arrival rates / sum of service rates."""
-        return float(self.arrival_rates.sum() / self.capacities.sum())
-
-    @property
-    def capacities(self) -> NDArray[np.float64]:
-        """m_j (J,), jobs per slot."""
-        assert self.service_rates is not None
-        return self.service_rates
-
-    @property
-    def allowed(self) -> NDArray[np.bool_]:
-        """(I, J), which servers may take a type."""
-        return np.asarray(self.compatibility, np.bool_)
-
-    @property
-    def mean_rewards(self) -> NDArray[np.float64]:
-        """E X of each pair (I, J): r_ij, or less and more where noise is clipped."""
-        if self.rewards is None:
-            raise InputError("rewards are drawn anew in every episode; give a matrix `rewards` to have one answer.")
-        return np.array([[clipped_mean(r, self.noise, self.reward_cap) for r in row] for row in self.rewards.tolist()])
-
-    @property
-    def trials(self) -> NDArray[np.int64]:
-        """Trials of binomial arrivals (I,)."""
-        return trials_of(self.arrival_rates, self.arrival_success)
-
-    @property
-    def law(self) -> int:
-        """The number of the arrival law in LAWS."""
-        return LAWS.index(self.arrival_law)
-
-    @property
-    def size(self) -> str:
-        """In words, for tables."""
-        return f"{self.n_types} types x {self.n_servers} servers"
-
-    @property
-    def objective_scale(self) -> float:
-        """Decisions (slots) per unit of time."""
-        return 1.0
-
-
-def as_number(field: str, value: Any) -> float:
-    """A finite number >= 0; InputError otherwise."""
-    return float(as_array(field, [value], 1, (1,), positive=False)[0])
-
-
-def as_relation(field: str, value: Any, n: int, m: int) -> NDArray[np.int64]:
-    """A read-only table (n, m) of 0 and 1, all 1 for None, with a 1 in every row."""
-    given = np.ones((n, m), np.int64) if value is None else np.asarray(value, object)
-    if given.shape != (n, m) or not all(entry in (0, 1) for entry in given.flat):
-        raise InputError(f"{field} must be a table ({n}, {m}) of true and false, or of 1 and 0.")
-    table = given.astype(np.int64)
-    if not table.any(1).all():
-        raise InputError(f"{field}[{int(table.any(1).argmin())}] allows no server; every job type needs one.")
-    table.setflags(write=False)
-    return table
-
-
-@kernel
-def clipped_mean(r, noise, cap):
-    """Mean of r + Unif(-noise, noise) clipped to [0, cap], for r in [0, cap]."""
-    over, under = max(r + noise - cap, 0), max(noise - r, 0)
-    return r + (under * under - over * over) / (4 * noise) if noise > 0 else r
 
 
 class Params(NamedTuple):
@@ -246,18 +109,13 @@ def params(
         law=instance.law,
         noise=instance.noise,
         reward_cap=instance.reward_cap or 0.0,
-        most_jobs=most_jobs(instance),
+        most_jobs=instance.most_jobs,
         mode=MODES.index(action),
         has_noise=int(instance.reward_law == "uniform_noise"),
         is_drawn=int(instance.rewards is None),
         is_expected=int(reward == "expected"),
         has_known_rewards=int(known_rewards),
     )
-
-
-def most_jobs(instance: CongestionLearningInstance) -> int:
-    """More jobs than an episode ever brings."""
-    return largest_total(instance.law, instance.arrival_rates, instance.trials, instance.horizon)
 
 
 def state(instance: CongestionLearningInstance, batch: int) -> State:
@@ -270,7 +128,7 @@ def state(instance: CongestionLearningInstance, batch: int) -> State:
     sums = {name: np.zeros(batch) for name in ("total_reward", "expected_reward")}
     return State(
         **streams, **pairs, **means, **counts, **sums,
-        **batch_tables(batch, m, min(n * m * instance.horizon, most_jobs(instance))),
+        **batch_tables(batch, m, min(n * m * instance.horizon, instance.most_jobs)),
         arrivals=np.zeros((batch, n), np.int64),
         waiting_time=np.zeros((batch, n), np.int64),
         queue_time=np.zeros((batch, m), np.int64),

@@ -17,104 +17,23 @@ slot:
 3. Clients. The clock moves on; clients leave, new ones arrive, and those present make the jobs of the next slot.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.floating_clients import CATALOGUE
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Reals, RealTable, WordTable, kernel, outlined_kernel
-from matchgym.envs.congestion_learning import MOST_PARTS, MOST_SLOTS
+from matchgym.envs.congestion_instances import FloatingClientsInstance
 from matchgym.envs.congestion_learning_view import draw
-from matchgym.envs.instance import InputError, Instance, as_array, is_count, shorten
 from matchgym.envs.rng import poisson, uniform
 from matchgym.envs.slotted_queues import batch_tables, clear_kernel, join_kernel, leave_kernel, split_kernel
 
-CROWDED = 1e-9  # probability, per episode, that all seats are taken when a client comes, who is then turned away
 GONE = 1e-12  # probability of still being present below which the past is not drawn at a stationary start
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FloatingClientsInstance(Instance):
-    """Probabilities per slot of clients, jobs per slot of a client, and rewards per job."""
-
-    model: ClassVar[str] = "floating_clients"
-
-    client_arrivals: NDArray[np.float64]  # (I,) mu, in [0, 1], not all 0
-    client_departures: NDArray[np.float64]  # (I,) nu, in (0, 1]
-    job_rates: NDArray[np.float64]  # (I,) lambda >= 0, jobs per slot of a client's presence
-    n_servers: int  # J >= 1
-    rewards: NDArray[np.float64] | None = None  # (I, J) in [0, 1]; None: drawn from Unif(0, 1) at each reset
-    horizon: int = 1000  # T >= 1, slots
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        arrivals = as_array("client_arrivals", self.client_arrivals, 1, (None,), positive=False)
-        n = len(arrivals)
-        checked: dict[str, Any] = {
-            "client_arrivals": arrivals,
-            "client_departures": as_array("client_departures", self.client_departures, 1, (n,), positive=True),
-            "job_rates": as_array("job_rates", self.job_rates, 1, (n,), positive=False),
-        }
-        for field in ("client_arrivals", "client_departures"):
-            if checked[field].max() > 1:
-                raise InputError(f"{field} are probabilities per slot, so at most 1, not {checked[field].max():g}.")
-        if not (arrivals * checked["job_rates"]).any():
-            raise InputError("client_arrivals and job_rates bring no jobs; give a type with both above 0.")
-        if not is_count(self.n_servers, 1) or n * self.n_servers > MOST_PARTS:
-            raise InputError(
-                f"n_servers must be an integer >= 1, with at most {MOST_PARTS} pairs, not {shorten(self.n_servers)}."
-            )
-        if self.rewards is not None:
-            checked["rewards"] = as_array("rewards", self.rewards, 2, (n, int(self.n_servers)), positive=False)
-            if checked["rewards"].max() > 1:
-                raise InputError(f"rewards are success probabilities, so at most 1, not {checked['rewards'].max():g}.")
-        if not is_count(self.horizon, 1) or self.horizon > MOST_SLOTS:
-            raise InputError(f"horizon must be an integer from 1 to {MOST_SLOTS}, not {shorten(self.horizon)}.")
-        for field, value in checked.items():
-            object.__setattr__(self, field, value)
-        if self.n_seats * self.n_servers > MOST_PARTS:
-            raise InputError(f"client_arrivals / client_departures keep {self.present:.3g} clients present; lower them.")
-
-    @property
-    def n_types(self) -> int:
-        return len(self.client_arrivals)
-
-    @property
-    def present(self) -> float:
-        """Mean number of clients present in the long run."""
-        return float((self.client_arrivals / self.client_departures).sum())
-
-    @property
-    def n_seats(self) -> int:
-        """Seats enough for all clients of an episode but with probability CROWDED.
-
-        The number present is a sum of independent trials, whose tail Chernoff's bound for a Poisson number of its mean covers.
-        """
-        mean, seats = self.present, math.ceil(self.present) + 1
-        while seats - mean - seats * math.log(seats / mean) > math.log(CROWDED / self.horizon):
-            seats += 1
-        return seats
-
-    @property
-    def reward_cap(self) -> float:
-        return 1.0
-
-    @property
-    def size(self) -> str:
-        """In words, for tables."""
-        return f"{self.n_types} types, {self.n_seats} seats x {self.n_servers} servers"
-
-    @property
-    def objective_scale(self) -> float:
-        """Decisions (slots) per unit of time."""
-        return 1.0
 
 
 class Params(NamedTuple):

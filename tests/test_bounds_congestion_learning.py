@@ -14,7 +14,7 @@ from matchgym.bounds.floating_clients import oracle as floating_oracle
 from matchgym.bounds.rational import CertificateError
 from matchgym.bounds.slotted_chain import fixed_value, rule_value
 from matchgym.envs.catalogues.congestion_learning import PRICES, SCORES, healthcare, random_platform
-from matchgym.envs.congestion_learning import CongestionLearningInstance
+from matchgym.envs.congestion_instances import CongestionLearningInstance
 from matchgym.envs.instance import InputError
 
 

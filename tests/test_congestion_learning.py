@@ -8,12 +8,8 @@ import pytest
 from scipy import stats
 
 from matchgym.envs.catalogues.congestion_learning import random_platform
-from matchgym.envs.congestion_learning import (
-    CongestionLearningInstance,
-    CongestionLearningVectorEnv,
-    clipped_mean,
-    most_jobs,
-)
+from matchgym.envs.congestion_instances import CongestionLearningInstance, clipped_mean
+from matchgym.envs.congestion_learning import CongestionLearningVectorEnv
 from matchgym.envs.instance import InputError
 from matchgym.envs.rng import seed_words
 from matchgym.envs.slotted_queues import LAWS, arrivals_kernel, largest_total, pmf, trials_of
@@ -295,7 +291,7 @@ def test_instances_are_checked():
     healthcare = platform(rewards=[[100, 400, 30], [20, 50, 60]], reward_law="uniform_noise", noise=5)
     assert healthcare.reward_cap == 405
     assert CongestionLearningInstance.from_dict(healthcare.to_dict()) == healthcare
-    assert most_jobs(platform()) < 60 * 1.6 + 40 * np.sqrt(60 * 1.6)
+    assert platform().most_jobs < 60 * 1.6 + 40 * np.sqrt(60 * 1.6)
 
 
 def test_random_platforms_are_reproducible():

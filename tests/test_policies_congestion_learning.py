@@ -15,7 +15,7 @@ from matchgym.baselines.policy import build
 from matchgym.baselines.scoring import score_exactly, score_simulated
 from matchgym.baselines.statistics import paired_interval
 from matchgym.bounds.congestion_learning import oracle
-from matchgym.envs.congestion_learning import CongestionLearningInstance
+from matchgym.envs.congestion_instances import CongestionLearningInstance
 from matchgym.envs.instance import InputError
 from matchgym.envs.registry import find
 from matchgym.envs.rng import beta, gamma, seed_words
