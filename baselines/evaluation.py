@@ -4,7 +4,7 @@ A replication is a row of a batch. Row b of the environment is seeded with seed 
 same seed meet the same randomness (where the environment can synchronise it) and their difference is estimated in pairs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,6 +189,26 @@ def _segments(warmup: int, decisions: int, rows: int) -> list[tuple[int, int]]:
     return runs
 
 
+def play(
+    policy: CompiledPolicy, entry: Entry, instance: Any, replications: int, lengths: Iterable[int], seed: int
+) -> Iterator[tuple[NDArray[np.float64], Any]]:
+    """Environment and policy in one compiled loop, `lengths` decisions at a time.
+
+    After each length, yields the rewards (R,) that it brought and the state of the environment, whose arrays change later.
+    """
+    env = _vector_env(entry, instance, replications, policy.options)
+    obs, _ = env.reset(seed=seed)
+    masks = env.action_masks()
+    loop = _compiled_simulation(entry, type(policy))
+    params, memory = pack(policy.params_), policy.start(replications, seed)
+    starts = np.ones(replications, np.bool_)
+    for length in lengths:
+        rewards = np.zeros(replications)
+        loop(env._params, env._state, params, memory, starts, length, obs, masks, rewards)
+        starts[:] = False
+        yield rewards, env.state
+
+
 def simulate(
     policy: CompiledPolicy,
     entry: Entry,
@@ -200,17 +220,10 @@ def simulate(
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Rewards summed over each batch of decisions (R, BATCHES), environment and policy in one compiled loop."""
-    env = _vector_env(entry, instance, replications, policy.options)
-    obs, _ = env.reset(seed=seed)
-    masks = env.action_masks()
-    loop = _compiled_simulation(entry, type(policy))
-    params, memory = pack(policy.params_), policy.start(replications, seed)
-    sums, starts = np.zeros((replications, len(_batch_edges(decisions)) - 1)), np.ones(replications, np.bool_)
-    done = 0
-    for batch, length in _segments(warmup, decisions, replications):
-        rewards = np.zeros(replications)
-        loop(env._params, env._state, params, memory, starts, length, obs, masks, rewards)
-        starts[:] = False
+    segments = _segments(warmup, decisions, replications)
+    sums = np.zeros((replications, len(_batch_edges(decisions)) - 1))
+    done, runs = 0, play(policy, entry, instance, replications, [length for _, length in segments], seed)
+    for (batch, length), (rewards, _) in zip(segments, runs):
         if batch >= 0:
             sums[:, batch] += rewards
         done += length

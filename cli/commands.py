@@ -20,6 +20,7 @@ from matchgym.cli.output import (
     progress_bar,
     significant,
 )
+from matchgym.cli.reproduce import reproduce
 from matchgym.envs.instance import InputError
 from matchgym.envs.registry import ENTRIES, find
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(leaderboard, name="leaderboard")
+app.command()(reproduce)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
 InstanceOption = Annotated[str | None, typer.Option("--instance", help="A catalogue name or the path of a JSON file.")]

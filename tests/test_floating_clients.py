@@ -86,7 +86,9 @@ def test_number_of_clients(start, share):
 
 def test_stays_are_geometric():
     """Ages at departure on {1, 2, ...} (chi-square, level 1e-4)."""
-    instance = platform(client_arrivals=[0.5], client_departures=[0.3], job_rates=[1.0], rewards=[[1.0]], n_servers=1, horizon=8000)
+    instance = platform(
+        client_arrivals=[0.5], client_departures=[0.3], job_rates=[1.0], rewards=[[1.0]], n_servers=1, horizon=8000
+    )
     env = gym.make(ID, instance=instance.to_dict())
     obs, _ = env.reset(seed=1)
     part, stays, done = env.unwrapped.observation_layout["age"], [], False
@@ -103,9 +105,7 @@ def test_stays_are_geometric():
 def test_two_slots_by_hand():
     """One type, one server: a job is served in slot 1 with probability mu (1 - e^-lambda), and in slot 2 from four ways."""
     mu, nu, lam, r = 0.6, 0.4, 0.9, 0.8
-    instance = platform(
-        client_arrivals=[mu], client_departures=[nu], job_rates=[lam], rewards=[[r]], n_servers=1, horizon=2
-    )
+    instance = platform(client_arrivals=[mu], client_departures=[nu], job_rates=[lam], rewards=[[r]], n_servers=1, horizon=2)
     first = mu * (1 - np.exp(-lam))
     # Nothing is served in slot 2 iff at most one job came in slot 1 and none in slot 2.
     stays, comes = (1 - nu) * np.exp(-lam) + nu, (1 - mu) + mu * np.exp(-lam)
