@@ -206,27 +206,22 @@ def fig3(replications: int, seed: int) -> Result:
         claim(f"C4: the relative gap of {name} narrows with the load", gaps[name][-1] < gaps[name][0], gaps=gaps[name])
         for name in ("barrier-ucb", "queue-ucb")
     ]
-    rows = [
-        {"load": load, **row} for k, load in enumerate(x) for row in summary({n: list(e.values())[k] for n, e in runs.items()})
-    ]
+    rows = []
+    for load, rho in zip(loads, x):
+        rows += [{"load": rho, **row} for row in summary({name: each[load] for name, each in runs.items()})]
     return Result({"rows": rows, "claims": claims}, [panel])
 
 
-def parameter(
-    name: str, key: str, values: tuple[float, ...], replications: int, seed: int
-) -> tuple[dict[str, Run], dict[str, Run]]:
-    """Runs on random matrices and on the fixed one, by parameter value."""
-    made = {f"{name} {key}={value:g}": named(name, **{key: value}) for value in values}
-    return tuple(
-        {label: run(policy, source, replications, seed) for label, policy in made.items()} for source in ("base", "tables")
-    )  # type: ignore[return-value]
+def by_parameter(source: str, name: str, key: str, values: tuple[float, ...], replications: int, seed: int) -> dict[str, Run]:
+    """Runs of a policy at several values of a parameter."""
+    return {f"{name} {key}={value:g}": run(named(name, **{key: value}), source, replications, seed) for value in values}
 
 
 def fig4(replications: int, seed: int) -> Result:
     """Figure 4, Tables 2 and 3: V = 100, 1000, 10000 and eps = 0.001, 0.01, 0.1."""
     panels, rows, tables, claims = [], [], [], []
     for name, key, values in (("barrier-ucb", "V", (100.0, 1000.0, 10000.0)), ("queue-ucb", "eps", (0.001, 0.01, 0.1))):
-        base, fixed = parameter(name, key, values, replications, seed)
+        base, fixed = (by_parameter(source, name, key, values, replications, seed) for source in ("base", "tables"))
         panels.append(reward_panel(name, base))
         rows += summary(base)
         tables += queue_table(fixed)
@@ -349,9 +344,8 @@ def ec2(replications: int, seed: int) -> Result:
         {"instance": source, "ratio": interval(each.ratio), "reward_per_served_job_over_oracle": interval(per_job[source])}
         for source, each in runs.items()
     ]
-    totals, jobs = (
-        [float(values[source].mean()) for source in sources] for values in ({k: v.ratio for k, v in runs.items()}, per_job)
-    )
+    totals = [float(each.ratio.mean()) for each in runs.values()]
+    jobs = [float(values.mean()) for values in per_job.values()]
     claims = [
         claim("C11: clearly below the base case", max(totals) < base.ratio.mean() - 0.1, base=interval(base.ratio)),
         claim("C11 as printed: the total reward improves as nu falls", bool(np.all(np.diff(totals) > 0)), ratios=totals),
