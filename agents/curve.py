@@ -35,8 +35,9 @@ def measure(
     seconds: float = 0.0,
 ) -> CurvePoint:
     """A point of the learning curve: `matchgym.baselines.evaluate` with `rows` replications, of whole episodes if they end."""
-    size = (warmup, decisions) if find(env_id).model.episode is None else (None, None)
-    found = evaluate(policy, env_id, instance, rows, *size, seed).objective
+    is_endless = find(env_id).model.episode is None
+    skipped, counted = (warmup, decisions) if is_endless else (None, None)
+    found = evaluate(policy, env_id, instance, rows, skipped, counted, seed).objective
     return CurvePoint(timesteps, seconds, found.mean, found.low, found.high)
 
 

@@ -165,7 +165,9 @@ class CompiledPolicy(Policy):
         else:
             state = state.copy()
         space = self.action_space_
-        actions: Actions = np.empty(len(obs), np.int64) if space is None else np.empty((len(obs), int(np.prod(space.shape))))
+        actions: Actions = np.empty(len(obs), np.int64)
+        if space is not None:
+            actions = np.empty((len(obs), int(np.prod(space.shape or (1,)))))
         if deterministic and not self.is_deterministic:
             actions[:] = self.probabilities(obs, masks).argmax(1)
         else:

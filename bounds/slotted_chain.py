@@ -60,7 +60,7 @@ def fixed_value(instance: CongestionLearningInstance, p: NDArray[np.float64]) ->
     laws = [
         pmf(instance.law, mean, trials, TAIL) for mean, trials in zip(instance.arrival_rates.tolist(), instance.trials.tolist())
     ]
-    total, lost = 0.0, 0.0
+    total = lost = 0.0
     for j, capacity in enumerate(instance.capacities.tolist()):
         batch, worth, before = np.ones(1), np.zeros(1), np.zeros(1)
         for i, law in enumerate(laws):
@@ -82,7 +82,7 @@ def fixed_value(instance: CongestionLearningInstance, p: NDArray[np.float64]) ->
                 c = whole * left + np.arange(len(room)) - (len(queue) - 1)
             else:
                 room, c = queue, whole * left - np.arange(len(queue))
-            total += room @ worth[np.clip(c, 0, len(worth) - 1)]
+            total += float(room @ worth[np.clip(c, 0, len(worth) - 1)])
             after = np.convolve(queue, batch)
             if extra > 0:
                 after = np.convolve(after, service[::-1])  # place k holds Q + A - (0 or 1) = k - 1
@@ -90,7 +90,7 @@ def fixed_value(instance: CongestionLearningInstance, p: NDArray[np.float64]) ->
             queue = np.concatenate([[after[: shift + 1].sum()], after[shift + 1 :]])
             beyond = queue[::-1].cumsum()[::-1]
             kept = max(1, int((beyond >= NEGLIGIBLE).sum()))
-            lost += beyond[kept] if kept < len(beyond) else 0.0
+            lost += float(beyond[kept]) if kept < len(beyond) else 0.0
             queue = queue[:kept]
     mistake = (lost + TAIL * len(laws) * horizon) * horizon + 1e-13
     return Value(total / horizon, mistake * largest_reward(instance))

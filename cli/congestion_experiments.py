@@ -266,7 +266,8 @@ def fig6(replications: int, seed: int) -> Result:
         panels.append(reward_panel(source, runs))
         rows += [{"instance": source, **row} for row in summary(runs)]
     entry = find(ID)
-    plain = [replace(each, noise=0.0) for each in drawn_instances(entry, model.load("noise-0.1"), replications, seed)]
+    drawn: Any = drawn_instances(entry, model.load("noise-0.1"), replications, seed)
+    plain = [replace(each, noise=0.0) for each in drawn]
     star = np.array([entry.layer("bounds").bound(each).certified_value for each in plain])
     for name in ("barrier-ucb", "queue-ucb"):
         first, second = (found[source][name] for source in found)

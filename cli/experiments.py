@@ -38,7 +38,8 @@ class Panel:
     def add(self, label: str, x: Any, samples: NDArray[np.float64]) -> None:
         """A line through the means of samples (R, K), with their 95 % t intervals."""
         found = [t_interval(column) for column in samples.T]
-        self.lines.append(Line(label, x, *([getattr(each, name) for each in found] for name in ("mean", "low", "high"))))
+        mean, low, high = ([getattr(each, name) for each in found] for name in ("mean", "low", "high"))
+        self.lines.append(Line(label, x, mean, low, high))
 
 
 @dataclass(frozen=True)

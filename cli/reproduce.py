@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,13 +41,14 @@ def reproduce(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror}); give another one.") from None
-    record = {"experiment": name, "what": first_line(EXPERIMENTS, name), "replications": replications, "seed": seed}
+    what = first_line(EXPERIMENTS, name)
+    record: dict[str, Any] = {"experiment": name, "what": what, "replications": replications, "seed": seed}
     record |= result.record | {"picture": str(out / f"{name}.png"), "seconds": watch.seconds}
-    draw_panels(result, out / f"{name}.png", record["what"])
+    draw_panels(result, out / f"{name}.png", what)
     (out / f"{name}.json").write_text(json.dumps(finite(record), indent=2, allow_nan=False) + "\n")
     if as_json:
         return print_json(record)
-    console.print(f"{record['what']}   {replications} replications, {watch.seconds:.1f} s", markup=False)
+    console.print(f"{what}   {replications} replications, {watch.seconds:.1f} s", markup=False)
     for each in result.record["claims"]:
         console.print(f"  {'holds ' if each['holds'] else 'FAILS '} {each['claim']}", markup=False)
     console.print(f"  {out / name}.png, {name}.json", markup=False)

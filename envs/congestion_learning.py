@@ -102,7 +102,7 @@ def params(
         arrival_rates=instance.arrival_rates,
         trials=instance.trials,
         rewards=given,
-        allowed=instance.allowed,
+        allowed=np.asarray(instance.compatibility),
         capacity=whole.astype(np.int64),
         extra=instance.capacities - whole,
         horizon=instance.horizon,
@@ -121,18 +121,14 @@ def params(
 def state(instance: CongestionLearningInstance, batch: int) -> State:
     """Zeroed rows. A type joins a server at most once a slot as one batch, and a batch has a job at least."""
     n, m = instance.n_types, instance.n_servers
-    streams = {name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "routing", "revelation")}
-    pairs = {name: np.zeros((batch, n * m), np.int64) for name in ("pending", "served")}
-    means = {name: np.zeros((batch, n * m)) for name in ("mean", "rewards")}
-    counts = {name: np.zeros(batch, np.int64) for name in ("elapsed_time", "jobs", "turned_away", "invalid_actions")}
-    sums = {name: np.zeros(batch) for name in ("total_reward", "expected_reward")}
-    return State(
-        **streams, **pairs, **means, **counts, **sums,
-        **batch_tables(batch, m, min(n * m * instance.horizon, instance.most_jobs)),
-        arrivals=np.zeros((batch, n), np.int64),
-        waiting_time=np.zeros((batch, n), np.int64),
-        queue_time=np.zeros((batch, m), np.int64),
-    )  # fmt: skip
+    fields: dict[str, Any] = {name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "routing", "revelation")}
+    fields |= {name: np.zeros((batch, n * m), np.int64) for name in ("pending", "served")}
+    fields |= {name: np.zeros((batch, n * m)) for name in ("mean", "rewards")}
+    fields |= {name: np.zeros((batch, n), np.int64) for name in ("arrivals", "waiting_time")}
+    fields |= {name: np.zeros(batch, np.int64) for name in ("elapsed_time", "jobs", "turned_away", "invalid_actions")}
+    fields |= {name: np.zeros(batch) for name in ("total_reward", "expected_reward")}
+    fields |= batch_tables(batch, m, min(n * m * instance.horizon, instance.most_jobs))
+    return State(**fields, queue_time=np.zeros((batch, m), np.int64))
 
 
 @kernel

@@ -102,15 +102,12 @@ def state(instance: FloatingClientsInstance, batch: int) -> State:
         "client_type": clients, "client_seat": clients,
     }  # fmt: skip
     counts = ("elapsed_time", "n_clients", "clients_turned_away", "jobs", "turned_away", "invalid_actions")
-    return State(
-        **{name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "revelation")},
-        **{name: np.zeros((batch, width), np.int64) for name, width in widths.items()},
-        **{name: np.zeros(batch, np.int64) for name in counts},
-        **{name: np.zeros(batch) for name in ("total_reward", "expected_reward")},
-        **batch_tables(batch, m, seats * instance.horizon),
-        mean=np.zeros((batch, seats * m)),
-        rewards=np.zeros((batch, n * m)),
-    )
+    fields: dict[str, Any] = {name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "revelation")}
+    fields |= {name: np.zeros((batch, width), np.int64) for name, width in widths.items()}
+    fields |= {name: np.zeros(batch, np.int64) for name in counts}
+    fields |= {name: np.zeros(batch) for name in ("total_reward", "expected_reward")}
+    fields |= batch_tables(batch, m, seats * instance.horizon)
+    return State(**fields, mean=np.zeros((batch, seats * m)), rewards=np.zeros((batch, n * m)))
 
 
 @kernel
