@@ -67,6 +67,23 @@ def test_any_multipliers_bound_any_flows():
         )
 
 
+def test_certificates_of_rough_solutions():
+    """Far from the optimum too, the gap that is reported is D(u) - P(x) at u_i = max_j (r_ij - a_j)."""
+    rng, widest = np.random.default_rng(9), 0.0
+    for _ in range(40):
+        (lam, r), v = random_programme(rng), 10 ** rng.uniform(0, 3)
+        n, m = r.shape
+        work, flows = workspace(n, m), np.zeros(n * m)
+        work[R, : n * m] = r.ravel()
+        found, gap, _ = solve_one(lam, np.ones(m), v, 0.05, np.inf, flows, False, work)
+        x = flows.reshape(n, m)
+        u = (r - 1 / (v * (1 - x.sum(0)))).max(1)
+        assert found == pytest.approx(value(lam, r, v, x), abs=1e-11)
+        assert gap == pytest.approx(dual(lam, r, v, u) - value(lam, r, v, x), abs=1e-10)
+        widest = max(widest, gap)
+    assert widest > 0.01
+
+
 def test_equal_rewards():
     for lam, m in (([2.0, 3.0], 6), ([0.3], 1), ([1.0, 2.0, 3.0], 7)):
         total = sum(lam)

@@ -96,7 +96,7 @@ def test_probabilities_of_zero_and_one_are_servers():
 
 def test_weights_are_probabilities():
     """Jobs go to servers in proportion to their weights (chi-square, level 1e-4), never to one that may not take them."""
-    instance = platform(compatibility=[[1, 1, 1], [0, 1, 1]], horizon=4000, arrival_rates=[0.8, 0.6])
+    instance = platform(compatibility=[[1, 1, 1], [0, 1, 1]], horizon=40_000, arrival_rates=[0.8, 0.6])
     env = gym.make("CongestionLearning-v0", instance=instance.to_dict(), action="probabilities")
     env.reset(seed=0)
     weights = np.array([[0.2, 0.5, 0.3], [7.0, 0.3, 0.1]])
