@@ -29,8 +29,10 @@ CENTRING = 0.15  # sigma, the share of mu aimed at in a step
 BACKING_OFF = 0.95  # share of the step to the boundary
 MAX_ITERATIONS = 120
 WARM = 0.9  # weight of the last solution in a warm start
+SMALLEST_V, LARGEST_V = 1e-6, 1e7  # for rewards up to 1
 FORBIDDEN = 100.0  # r_ij = -FORBIDDEN (1 + 1/V), in units of the largest reward, stands for a pair that is not allowed
-EXACT_GAP = 1e-10  # asked for by `solve_barrier`, relative to the largest reward and to 1/V
+EXACT_GAP = 1e-10  # asked for by `solve_barrier`, relative to the largest reward,
+ROUNDING = 1e-12  # but not less than this share of 1/V, the unit of the barrier
 # The gap is quadratic in the error of the loads, and at large V says little of them; the mean of x_ij z_ij is linear in it.
 EXACT_LOADS = 1e-16
 
@@ -216,10 +218,11 @@ class BarrierSolution:
     iterations: int
 
 
-def check_barrier(arrival_rates: NDArray[np.float64], capacities: NDArray[np.float64], v: float) -> None:
-    """Refuse what the programme cannot have: a load of 1 or more, or V <= 0."""
-    if not (isinstance(v, int | float | np.number) and np.isfinite(v) and v > 0):
-        raise InputError(f"V must be a finite number > 0, not {shorten(v)}.")
+def check_barrier(arrival_rates: NDArray[np.float64], capacities: NDArray[np.float64], v: float, largest: float) -> None:
+    """Refuse what the programme cannot have: a load of 1 or more, or V times the largest reward beyond double precision."""
+    if not (isinstance(v, int | float | np.number) and SMALLEST_V <= v * largest <= LARGEST_V):
+        low, high = SMALLEST_V / largest, LARGEST_V / largest
+        raise InputError(f"V must lie between {low:.0e} and {high:.0e} for rewards up to {largest:g}, not {shorten(v)}.")
     if arrival_rates.sum() >= capacities.sum():
         raise InputError(
             f"arrival_rates add up to {arrival_rates.sum():g}, not below the {capacities.sum():g} jobs per slot that "
@@ -255,14 +258,14 @@ def solve_barrier(
     allowed = np.ones(r.shape, bool) if compatibility is None else np.asarray(compatibility, bool)
     if allowed.shape != r.shape or not allowed.any(1).all():
         raise InputError(f"compatibility must be a table {r.shape} with an allowed server for every type.")
-    check_barrier(lam, m, V)
-    present = np.flatnonzero(lam > 0)
     scale = float(np.abs(r).max()) or 1.0
+    check_barrier(lam, m, V, scale)
+    present = np.flatnonzero(lam > 0)
     scaled, v = (r / scale)[present], float(V) * scale
     scaled[~allowed[present]] = -FORBIDDEN * (1 + 1 / v)
     work, flows = workspace(len(present), n_servers), np.zeros(len(present) * n_servers)
     work[R, : scaled.size] = scaled.ravel()
-    target = EXACT_GAP * max(1.0, 1 / v) if gap is None else gap / scale
+    target = max(EXACT_GAP, ROUNDING / v) if gap is None else gap / scale
     value, found, iterations = solve_one(lam[present], np.array(m, float), v, target, EXACT_LOADS, flows, False, work)
     x = flows.reshape(len(present), n_servers)
     leak = float(x[~allowed[present]].sum()) if len(present) else 0.0

@@ -72,7 +72,9 @@ class CongestionPolicy(CompiledPolicy):
     def fit(self, instance: Any) -> Self:
         self.instance = loaded = self.model.load(instance)
         if self.rule == rules.BARRIER:
-            check_barrier(loaded.arrival_rates, loaded.capacities, self.v)
+            check_barrier(loaded.arrival_rates, loaded.capacities, self.v, loaded.reward_cap or 1.0)
+            if not loaded.allowed.all():  # is there room for all jobs on the servers that may take them?
+                solve_barrier(loaded.arrival_rates, 0.0 * loaded.allowed, 1.0, loaded.capacities, loaded.allowed)
         for name in ("eps", "radius", "floor"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
@@ -93,7 +95,7 @@ class CongestionPolicy(CompiledPolicy):
             cap=cap,
             floor=self.floor,
             radius=self.radius,
-            gap=EXACT_GAP * max(1.0, 1 / self.v) if is_tight else min(GAP, 1e-3 / self.v),
+            gap=EXACT_GAP if is_tight else min(GAP, 1e-3 / self.v),
             complementarity=EXACT_LOADS if is_tight else np.inf,
             stage=self.stage,
             is_horizon_aware=int(self.is_horizon_aware),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from matchgym.baselines.barrier_programme import FORBIDDEN, R, solve_kernel
+from matchgym.baselines.barrier_programme import FORBIDDEN, ROUNDING, R, solve_kernel
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.rng import beta, uniform
 
@@ -29,7 +29,7 @@ class Knobs(NamedTuple):
     """What the kernels read: the platform's knowledge and the policy's parameters."""
 
     arrival_rates: Reals  # (I',) of the types that arrive at all
-    present: Integers  # (I',) their indices
+    present: Integers  # (I',) the indices of these types
     capacities: Reals  # (J,)
     allowed: IntegerTable  # (I, J)
     rewards: RealTable  # (I, J) mean rewards, for the rules that know them
@@ -42,7 +42,7 @@ class Knobs(NamedTuple):
     cap: Real  # of an estimate, and the estimate of a pair never served
     floor: Real  # r_*
     radius: Real  # factor of the confidence radius
-    gap: Real  # asked for of programme (7) for rewards up to 1
+    gap: Real  # asked for of programme (7), for rewards up to 1
     complementarity: Real  # the same, see `barrier_programme`
     stage: Integer  # slots of the first stage
     is_horizon_aware: Integer
@@ -167,9 +167,9 @@ def barrier_rule(knobs, memory, b):
                 memory.estimate[b, i * m + j] / largest if is_allowed else -FORBIDDEN * (1.0 + 1.0 / v)
             )
     # Never warm: where estimates tie, p would depend on the past. From an even split it is near the centre of the optimal ones.
-    lam, flows = knobs.arrival_rates, memory.flows[0]
-    _, gap, _ = solve_kernel(lam, knobs.capacities, v, knobs.gap, knobs.complementarity, flows, False, memory.work)
-    if not gap <= knobs.gap:
+    lam, flows, target = knobs.arrival_rates, memory.flows[0], max(knobs.gap, ROUNDING / v)
+    _, gap, _ = solve_kernel(lam, knobs.capacities, v, target, knobs.complementarity, flows, False, memory.work)
+    if not gap <= target:
         raise RuntimeError("programme (7) could not be solved to its gap; choose a smaller V")
     for place in range(len(knobs.present)):
         i = knobs.present[place]
@@ -248,7 +248,7 @@ def act_kernel(knobs, memory, b, obs, mask, rng):
 
 
 def memory(batch: int, n_actions: int, n: int, m: int, work: Any) -> Learner:
-    """Zeroed rows for n types that arrive and m servers."""
+    """Zeroed rows for n types (or seats) and m servers."""
     return Learner(
         stream=np.zeros((batch, 4), np.uint64),
         action=np.zeros((batch, n_actions)),

@@ -12,7 +12,7 @@ from matchgym.envs.instance import InputError, Instance, as_array, is_count, sho
 from matchgym.envs.slotted_queues import LAWS, largest_total, trials_of
 
 REWARD_LAWS = ("bernoulli", "uniform_noise")
-MOST_SLOTS = 10**7  # the clock is observed as a 32-bit number
+MOST_SLOTS = 10**6  # the clock is observed as a 32-bit number, from which slots must be told apart
 MOST_PAIRS = 10**5  # of job types, or seats, and servers
 CROWDED = 1e-9  # probability, per episode, that all seats are taken when a client comes, who is then turned away
 

@@ -180,7 +180,7 @@ def test_fractional_capacities():
 
 
 def test_other_laws_and_capacities_against_simulation():
-    """Geometric arrivals, capacities 2 and 1, compatibility: within 4.5 standard errors of 20,000 episodes."""
+    """Geometric arrivals, capacities 2 and 1, compatibility: within 4.5 standard errors of 8,000 episodes."""
     from matchgym.baselines import evaluate
 
     instance = platform(
@@ -189,10 +189,10 @@ def test_other_laws_and_capacities_against_simulation():
     )  # fmt: skip
     for policy in (Random(), BarrierKnown(V=20.0), QueueKnown(eps=0.05), JSQ()):
         truth = exact_value(policy.fit(instance))
-        found = evaluate(policy, "CongestionLearning-v0", replications=20_000, seed=1)
+        found = evaluate(policy, "CongestionLearning-v0", replications=8_000, seed=1)
         error = found.values.std(ddof=1) / np.sqrt(len(found.values))
         assert abs(found.objective.mean - truth.mean) < 4.5 * error
-        assert error < 0.003
+        assert error < 0.005
 
 
 def test_exact_values_respect_the_papers_bounds():

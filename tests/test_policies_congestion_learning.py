@@ -274,9 +274,12 @@ def test_run_lengths():
 
 def test_refusals():
     overloaded = platform(arrival_rates=[4.0], n_servers=2, rewards=[[0.5, 0.6]])
+    crowded = platform(arrival_rates=[1.2, 0.1], n_servers=2, compatibility=[[1, 0], [1, 1]])
     for name, arguments, source, word in (
         ("barrier-ucb", {}, overloaded, "arrival_rates"),
         ("barrier-ucb", {"V": "-1"}, "base", "V"),
+        ("barrier-ucb", {"V": "1e9"}, "base", "V"),
+        ("barrier-ucb", {}, crowded, "compatibility"),
         ("queue-ucb", {"eps": "-1"}, "base", "eps"),
         ("queue-ucb", {"cap": "0"}, "base", "cap"),
         ("queue-ucb", {"floor": "2"}, "base", "cap"),
