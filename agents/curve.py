@@ -9,6 +9,7 @@ import numpy as np
 
 from matchgym.baselines import Policy, evaluate
 from matchgym.envs.instance import InputError
+from matchgym.envs.registry import find
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ def measure(
     timesteps: int = 0,
     seconds: float = 0.0,
 ) -> CurvePoint:
-    """A point of the learning curve: `matchgym.baselines.evaluate` with `rows` replications."""
-    found = evaluate(policy, env_id, instance, rows, warmup, decisions, seed).objective
+    """A point of the learning curve: `matchgym.baselines.evaluate` with `rows` replications, of whole episodes if they end."""
+    is_endless = find(env_id).model.episode is None
+    skipped, counted = (warmup, decisions) if is_endless else (None, None)
+    found = evaluate(policy, env_id, instance, rows, skipped, counted, seed).objective
     return CurvePoint(timesteps, seconds, found.mean, found.low, found.high)
 
 

@@ -4,7 +4,7 @@ A replication is a row of a batch. Row b of the environment is seeded with seed 
 same seed meet the same randomness (where the environment can synchronise it) and their difference is estimated in pairs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from matchgym.baselines.policy import CompiledPolicy, Policy, skip_mask
 from matchgym.baselines.statistics import Interval, batch_means_interval, paired_interval, t_interval
+from matchgym.envs.base import Model
 from matchgym.envs.compile import pack, specialise
 from matchgym.envs.instance import InputError, Instance, is_count, shorten
 from matchgym.envs.registry import Entry, find
 
-BATCHES = 10  # per replication, for the cross-check by batch means
+BATCHES = 10  # per replication, for the cross-check by batch means; fewer if there are fewer decisions
+WARMUP, DECISIONS = 2_000, 20_000  # of a replication of a task that goes on for ever
 CHUNK = 2_000_000  # decisions between two calls of the progress callback
 
 Progress = Callable[[float], None]  # called with the share done, 0 to 1
@@ -34,6 +36,7 @@ class Evaluation:
     batches: NDArray[np.float64]  # (R, BATCHES) objective of each batch of consecutive decisions
     seed: int
     rates: Mapping[str, Interval] = field(default_factory=dict)  # the model's further quantities per unit of time
+    drawn: tuple[Instance, ...] = ()  # (R,) the instance with what each replication drew, where the instance leaves it open
 
     @property
     def replications(self) -> int:
@@ -56,8 +59,8 @@ def evaluate(
     id: str,
     instance: Any = None,
     replications: int = 32,
-    warmup: int = 2_000,
-    decisions: int = 20_000,
+    warmup: int | None = None,
+    decisions: int | None = None,
     seed: int = 0,
     deterministic: bool = True,
     progress: Progress | None = None,
@@ -69,19 +72,11 @@ def evaluate(
     policy : fitted policy; one given by kernels runs compiled together with the environment.
     id, instance : as for `gym.make`; the default instance is the one the policy was fitted to.
     replications : independent rows, at least 2.
-    warmup, decisions : decisions per replication that are skipped, and then counted (at least BATCHES).
+    warmup, decisions : decisions per replication that are skipped, and then counted; by default `run_length`'s.
     seed : row b of the environment is seeded with seed + b.
     deterministic : whether a network takes its most likely action; policies given by kernels draw as their algorithm says.
     progress : called now and then with the share done.
     """
-    limits = {
-        "replications": (replications, 2, 10**6),
-        "warmup": (warmup, 0, 10**12),
-        "decisions": (decisions, BATCHES, 10**12),
-    }
-    for name, (value, low, high) in (limits | {"seed": (seed, 0, 2**63)}).items():
-        if not is_count(value, low) or value > high:
-            raise InputError(f"{name} must be an integer from {low} to {high}, not {shorten(value)}.")
     entry = find(id)
     fitted = getattr(policy, "instance", None)
     if fitted is None:
@@ -91,6 +86,10 @@ def evaluate(
         raise InputError(
             f"{type(policy).__name__} was fitted to instance {fitted.name!r}, not to {loaded.name!r}; fit it anew."
         )
+    warmup, decisions = run_length(entry.model, loaded, warmup, decisions)
+    for name, (value, low, high) in {"replications": (replications, 2, 10**6), "seed": (seed, 0, 2**63)}.items():
+        if not is_count(value, low) or value > high:
+            raise InputError(f"{name} must be an integer from {low} to {high}, not {shorten(value)}.")
     policy = policy.acting
     size = (replications, warmup, decisions, seed)
     counts_of: dict[str, NDArray[np.float64]] = {}
@@ -98,10 +97,39 @@ def evaluate(
         sums = simulate(policy, entry, loaded, *size, progress, counts_of)
     else:
         sums = roll_out(policy, entry, loaded, *size, deterministic, progress, counts_of)
-    counts = np.diff(np.linspace(0, decisions, BATCHES + 1).astype(int))
     values = loaded.objective_scale * sums.sum(1) / decisions
+    batches = loaded.objective_scale * sums / np.diff(_batch_edges(decisions))
     rates = {name: t_interval(loaded.objective_scale * found / decisions) for name, found in counts_of.items()}
-    return Evaluation(loaded, t_interval(values), values, loaded.objective_scale * sums / counts, seed, rates)
+    drawn = drawn_instances(entry, loaded, replications, seed)
+    return Evaluation(loaded, t_interval(values), values, batches, seed, rates, drawn)
+
+
+def run_length(model: Model, instance: Any, warmup: int | None, decisions: int | None) -> tuple[int, int]:
+    """Decisions of a replication that are skipped and counted; checked, and filled in where None.
+
+    An episode is counted from its start, without warm-up; a task that goes on for ever has WARMUP and DECISIONS.
+    """
+    longest = 10**12 if model.episode is None else model.episode(instance)
+    default = (WARMUP, DECISIONS) if model.episode is None else (0, longest)
+    for name, value, low in (("warmup", warmup, 0), ("decisions", decisions, BATCHES if model.episode is None else 1)):
+        if value is not None and (not is_count(value, low) or value > longest):
+            raise InputError(f"{name} must be an integer from {low} to {longest}, not {shorten(value)}.")
+    skipped = default[0] if warmup is None else warmup
+    counted = default[1] - (0 if model.episode is None else skipped) if decisions is None else decisions
+    if model.episode is not None and not 1 <= counted <= longest - skipped:
+        raise InputError(f"warmup and decisions must fit into the {longest} decisions of an episode; lower them.")
+    return skipped, counted
+
+
+def drawn_instances(entry: Entry, instance: Any, replications: int, seed: int) -> tuple[Instance, ...]:
+    """The instance with what each replication draws for its episode; empty if the instance leaves nothing open."""
+    drawn = entry.model.drawn
+    if drawn is None:
+        return ()
+    env = _vector_env(entry, instance, replications, {})
+    env.reset(seed=seed)
+    found = tuple(drawn(instance, env.state, b) for b in range(replications))
+    return () if found[0] is instance else found
 
 
 # ruff: noqa: F821
@@ -120,7 +148,10 @@ def simulate_rows(params_buffer, state_buffer, policy_buffer, memory_buffer, sta
             forget_kernel(memory, b)
         for _ in range(decisions):
             action = act_kernel(policy, memory, b, look_kernel(params, state, b, obs[b]), masks[b], memory.stream)
-            reward, _ = step_kernel(params, state, b, action)
+            if acts_in_rows:  # a constant when this is compiled
+                reward, _ = step_kernel(params, state, b, memory.action[b])
+            else:
+                reward, _ = step_kernel(params, state, b, action)
             rewards[b] += reward
             mask_kernel(params, state, b, masks[b])
 
@@ -131,13 +162,13 @@ def write_observation(params, state, b, out):
     return out
 
 
-_COMPILED: dict[tuple[str, type], Any] = {}
+_COMPILED: dict[tuple[str, Any], Any] = {}
 
 
 def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any:
-    key = (entry.id, policy_type)
+    key = (entry.id, policy_type.act_batch)
     if key not in _COMPILED:
-        name = f"simulate_{entry.prefix}_{policy_type.__name__}"
+        name = f"simulate_{entry.prefix}_{policy_type.compiled_name}"
         kernels = {**entry.model.kernels, **policy_type.kernels}
         if policy_type.reads_glimpse and entry.model.glimpse:
             glimpse, act = entry.model.glimpse, policy_type.kernels["act_kernel"]
@@ -152,9 +183,14 @@ def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any
     return _COMPILED[key]
 
 
+def _batch_edges(decisions: int) -> NDArray[np.int64]:
+    """Where batches of consecutive decisions begin and end."""
+    return np.linspace(0, decisions, min(BATCHES, decisions) + 1).astype(np.int64)
+
+
 def _segments(warmup: int, decisions: int, rows: int) -> list[tuple[int, int]]:
     """(batch, length) of consecutive runs: batch -1 is the warm-up, and no run is longer than CHUNK decisions in all."""
-    edges = np.linspace(0, decisions, BATCHES + 1).astype(int)
+    edges = _batch_edges(decisions)
     longest = max(1, CHUNK // rows)
     runs = []
     for batch, length in [(-1, warmup), *enumerate(np.diff(edges).tolist())]:
@@ -162,6 +198,26 @@ def _segments(warmup: int, decisions: int, rows: int) -> list[tuple[int, int]]:
             runs.append((batch, min(length, longest)))
             length -= longest
     return runs
+
+
+def play(
+    policy: CompiledPolicy, entry: Entry, instance: Any, replications: int, lengths: Iterable[int], seed: int
+) -> Iterator[tuple[NDArray[np.float64], Any]]:
+    """Environment and policy in one compiled loop, `lengths` decisions at a time.
+
+    After each length, yields the rewards (R,) that it brought and the state of the environment, whose arrays change later.
+    """
+    env = _vector_env(entry, instance, replications, policy.options)
+    obs, _ = env.reset(seed=seed)
+    masks = env.action_masks()
+    loop = _compiled_simulation(entry, type(policy))
+    params, memory = pack(policy.params_), policy.start(replications, seed)
+    starts = np.ones(replications, np.bool_)
+    for length in lengths:
+        rewards = np.zeros(replications)
+        loop(env._params, env._state, params, memory, starts, length, obs, masks, rewards)
+        starts[:] = False
+        yield rewards, env.state
 
 
 def simulate(
@@ -179,26 +235,21 @@ def simulate(
 
     `counts`, if given, receives what the model's `rates` count over the same decisions, (R,) each.
     """
-    env = _vector_env(entry, instance, replications)
-    obs, _ = env.reset(seed=seed)
-    masks = env.action_masks()
-    loop = _compiled_simulation(entry, type(policy))
-    params, memory = pack(policy.params_), policy.start(replications, seed)
-    sums, starts = np.zeros((replications, BATCHES)), np.ones(replications, np.bool_)
-    done, before = 0, _counted(entry, env)
-    for batch, length in _segments(warmup, decisions, replications):
-        rewards = np.zeros(replications)
-        loop(env._params, env._state, params, memory, starts, length, obs, masks, rewards)
-        starts[:] = False
+    segments = _segments(warmup, decisions, replications)
+    sums = np.zeros((replications, len(_batch_edges(decisions)) - 1))
+    done, runs = 0, play(policy, entry, instance, replications, [length for _, length in segments], seed)
+    before = after = dict.fromkeys(entry.model.rates, np.zeros(replications))
+    for (batch, length), (rewards, state) in zip(segments, runs):
+        after = _counted(entry, state)
         if batch >= 0:
             sums[:, batch] += rewards
-        elif done + length == warmup:
-            before = _counted(entry, env)
+        else:
+            before = after
         done += length
         if progress is not None:
             progress(done / (warmup + decisions))
     if counts is not None:
-        counts.update({name: after - before[name] for name, after in _counted(entry, env).items()})
+        counts.update({name: after[name] - before[name] for name in after})
     return sums
 
 
@@ -215,16 +266,16 @@ def roll_out(
     counts: dict[str, NDArray[np.float64]] | None = None,
 ) -> NDArray[np.float64]:
     """As `simulate`, for any policy, through the vector environment and `predict`."""
-    env = _vector_env(entry, instance, replications)
+    env = _vector_env(entry, instance, replications, policy.options)
     obs, _ = env.reset(seed=seed)
     state = policy.start(replications, seed)
     starts = np.ones(replications, np.bool_)
-    sums = np.zeros((replications, BATCHES))
-    ends = np.linspace(0, decisions, BATCHES + 1).astype(int)[1:]
-    before = _counted(entry, env)
+    ends = _batch_edges(decisions)[1:]
+    sums = np.zeros((replications, len(ends)))
+    before = _counted(entry, env.state)
     for k in range(-warmup, decisions):
         if k == 0:
-            before = _counted(entry, env)
+            before = _counted(entry, env.state)
         actions, state = policy.predict(obs, state, starts, deterministic, env.action_masks())
         obs, rewards, _, _, _ = env.step(actions)
         starts[:] = False
@@ -233,17 +284,17 @@ def roll_out(
         if progress is not None and k % 256 == 0:
             progress((k + warmup) / (warmup + decisions))
     if counts is not None:
-        counts.update({name: after - before[name] for name, after in _counted(entry, env).items()})
+        counts.update({name: after - before[name] for name, after in _counted(entry, env.state).items()})
     return sums
 
 
-def _counted(entry: Entry, env: Any) -> dict[str, NDArray[np.float64]]:
+def _counted(entry: Entry, state: Any) -> dict[str, NDArray[np.float64]]:
     """What the model's `rates` have counted so far, (R,) each."""
-    return {name: getattr(env.state, count).astype(float) for name, count in entry.model.rates.items()}
+    return {name: getattr(state, count).astype(float) for name, count in entry.model.rates.items()}
 
 
-def _vector_env(entry: Entry, instance: Any, rows: int) -> Any:
-    """Endless rows of the environment, with its randomness synchronised where the model can."""
+def _vector_env(entry: Entry, instance: Any, rows: int, options: Mapping[str, Any]) -> Any:
+    """Endless rows of the environment as a policy wants it, with its randomness synchronised where the model can."""
     env_type = getattr(entry.layer("envs"), f"{entry.prefix}VectorEnv")
     assert issubclass(env_type, gym.vector.VectorEnv)
-    return env_type(instance, num_envs=rows, **entry.model.evaluation_options)
+    return env_type(instance, num_envs=rows, **{**entry.model.evaluation_options, **options})

@@ -20,8 +20,9 @@ class Experiment:
     """What reproduces a figure or table."""
 
     summary: str  # one line
-    run: Callable[[Progress], dict[str, Any]]  # JSON values
+    run: Callable[[Progress, int, int], dict[str, Any]]  # (progress, replications, seed) -> JSON values
     draw: Callable[[Any, dict[str, Any]], None]  # (empty matplotlib figure, what `run` returned)
+    replications: int  # by default
 
 
 def experiments_of(entry: Entry) -> ModuleType | None:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from matchgym.baselines.exact import exact_value as exact_value  # for `scoring`
 from matchgym.baselines.policy import Policy, compiled
 from matchgym.baselines.preference_lists import (
     MatchingPolicy,

@@ -14,14 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from matchgym.envs.base import Model
 from matchgym.envs.compile import WordTable, kernel, opener, pack, specialise, views
 from matchgym.envs.instance import InputError, Instance, read_array, shorten, unknown
 from matchgym.envs.rng import seed_words
 
-Actions = NDArray[np.int64]
+Actions = NDArray[Any]
 LISTS = (tuple, Sequence)  # annotations of arguments that are lists of integers
 
 
@@ -29,6 +31,7 @@ class Policy:
     """Base of all policies: fit once, then decide for batches of observations."""
 
     instance: Instance
+    options: ClassVar[Mapping[str, Any]] = {}  # of the environment in which it acts, where they are not the defaults
 
     def fit(self, instance: Any) -> Self:
         """Prepare for an instance: solve what must be solved and set the attributes that end in `_`."""
@@ -113,29 +116,38 @@ def act_batch(params_buffer, memory_buffer, starts, obs, masks, actions):
     for b in range(len(actions)):
         if starts[b]:
             forget_kernel(memory, b)
-        actions[b] = act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
+        if acts_in_rows:  # a constant when this is compiled: the other branch is not
+            act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
+            for k in range(memory.action.shape[1]):
+                actions[b, k] = memory.action[b, k]
+        else:
+            actions[b] = act_kernel(params, memory, b, obs[b], masks[b], memory.stream)
 
 
 class CompiledPolicy(Policy):
     """A policy given by a kernel. A subclass is compiled by the decorator `compiled`.
 
-    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`.
+    `fit` must set `params_`, a record of the type `Params`; `memory(batch)` gives zeroed rows of the type `Memory`. A kernel
+    whose actions are not Discrete writes them as numbers (k,) into row b of `memory.action`; `fit` then sets `action_space_`.
     """
 
+    model: ClassVar[Model]  # of the environment it acts in
     Params: ClassVar[type] = Nothing
     Memory: ClassVar[type] = Stream
     kernels: ClassVar[dict[str, Any]]
     act_batch: ClassVar[Any]
     file: ClassVar[str]
+    compiled_name: ClassVar[str]  # of the class that was compiled: subclasses that change no kernel share its machine code
     params_: NamedTuple
     is_deterministic: ClassVar[bool] = False
     reads_glimpse: ClassVar[bool] = True  # whether its kernel reads observations only by the names of `Model.glimpse`
     reads_mask: ClassVar[bool] = False  # whether the kernel looks at its mask; if not, `simulate` does not compute it
+    action_space_: gym.Space[Any] | None = None  # None: Discrete
 
     @property
     def observation_size(self) -> int:
         """Numbers in an observation of the instance that the policy was fitted to."""
-        raise NotImplementedError
+        return max(part.stop for part in self.model.layout(self.instance, self.model.check_options(self.options)).values())
 
     def memory(self, batch: int) -> NamedTuple:
         """Zeroed memory for `batch` rows."""
@@ -177,11 +189,17 @@ class CompiledPolicy(Policy):
                 f"observation, state, episode_start and action_masks must have one number of rows, "
                 f"not {len(obs)}, {rows}, {len(starts)} and {len(masks)}."
             )
-        actions = np.empty(len(obs), np.int64)
+        space = self.action_space_
+        actions: Actions = np.empty(len(obs), np.int64)
+        if space is not None:
+            actions = np.empty((len(obs), int(np.prod(space.shape or (1,)))))
         if deterministic and not self.is_deterministic:
             actions[:] = self.probabilities(obs, masks).argmax(1)
         else:
             type(self).act_batch(pack(self.params_), state, starts, np.ascontiguousarray(obs), masks, actions)
+        if space is not None:
+            is_box = isinstance(space, gym.spaces.Box)
+            actions = actions.reshape(-1, *space.shape).astype(np.float64 if is_box else np.int64)  # type: ignore[misc]
         return (actions if np.ndim(observation) == 2 else actions[0]), state
 
     def probabilities(
@@ -196,12 +214,13 @@ def compiled(file: str, act_kernel: Any, forget_kernel: Any = forget_nothing) ->
     """Class decorator: compile a `CompiledPolicy` around its kernels; `file` is the source file of the policy."""
 
     def attach(policy_type: type[CompiledPolicy]) -> type[CompiledPolicy]:
-        policy_type.file = file
+        policy_type.file, policy_type.compiled_name = file, policy_type.__name__
         policy_type.kernels = {
             "act_kernel": act_kernel,
             "forget_kernel": forget_kernel,
             "open_policy": opener(policy_type.Params),
             "open_memory": opener(policy_type.Memory),
+            "acts_in_rows": "action" in policy_type.Memory._fields,  # type: ignore[attr-defined]
         }
         policy_type.act_batch = specialise(act_batch, f"act_batch_{policy_type.__name__}", file, **policy_type.kernels)
         return policy_type

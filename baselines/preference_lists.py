@@ -81,10 +81,6 @@ class MatchingPolicy(CompiledPolicy):
         """Set `params_` and the attributes that end in `_`."""
         raise NotImplementedError
 
-    @property
-    def observation_size(self) -> int:
-        return self.instance.n_suppliers + self.instance.n_customers
-
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
         return implied_masks(observation, self.instance.n_suppliers)
 

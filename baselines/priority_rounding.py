@@ -26,6 +26,7 @@ from matchgym.baselines.rounding_chain import MAX_STATES, RoundedValue, Rounding
 from matchgym.baselines.tracked_discards import follow_discards_kernel
 from matchgym.baselines.tracked_suppliers import Nodes, longest_queue, quadrature
 from matchgym.bounds.matching_queues import nlp
+from matchgym.envs.base import Model
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Reals, RealTable, WordTable, kernel
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance
@@ -152,6 +153,7 @@ class PriorityRounding(CompiledPolicy):
     discarded, which no observation shows, is drawn from its exact law; see `matchgym.baselines.tracked_discards`.
     """
 
+    model: ClassVar[Model] = MODEL
     reads_glimpse: ClassVar[bool] = False
     Params: ClassVar[type] = RoundingParams
     Memory: ClassVar[type] = RoundingMemory

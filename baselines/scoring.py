@@ -8,11 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.baselines.evaluation import Evaluation, evaluate
-from matchgym.baselines.exact import exact_value
 from matchgym.baselines.policy import Policy
-from matchgym.baselines.statistics import Interval
+from matchgym.baselines.statistics import Interval, t_interval
 from matchgym.bounds.bound import Bound
 from matchgym.envs.registry import Entry
+
+
+@dataclass(frozen=True)
+class MeanBound:
+    """The mean over replications of the bounds that belong to them, where each draws an instance of its own."""
+
+    kind: str
+    sense: str
+    value: float
+    certified_value: float
 
 
 @dataclass(frozen=True)
@@ -24,9 +33,10 @@ class Score:
     anchor_policy: str
     anchor: Interval
     difference: Interval  # objective minus anchor, in pairs under the same seeds
-    bound: Bound
+    bound: Bound | MeanBound
     rates: Mapping[str, Interval] = field(default_factory=dict)  # the model's further quantities per unit of time
     match_rates: NDArray[np.float64] | None = None  # (n, m) per unit of time, where they are known exactly
+    ratios: Interval | None = None  # of J / UB, where every replication has its own UB
 
     @property
     def score(self) -> float | None:
@@ -35,12 +45,16 @@ class Score:
 
     @property
     def ratio(self) -> float | None:
+        if self.ratios is not None:
+            return self.ratios.mean
         positive = self.objective.mean > 0 and self.bound.certified_value > 0
         return self.objective.mean / self.bound.certified_value if positive else None
 
     @property
     def is_above_bound(self) -> bool:
         """Whether the objective exceeds the bound by more than its interval, which no correct program can show."""
+        if self.ratios is not None:
+            return self.bound.sense == "upper" and self.ratios.low > 1 + 1e-9
         slack = 1e-9 * abs(self.bound.certified_value)
         return self.bound.sense == "upper" and self.objective.low > self.bound.certified_value + slack
 
@@ -58,6 +72,7 @@ class Score:
             "difference": vars(self.difference),
             "score": self.score,
             "ratio": self.ratio,
+            **({} if self.ratios is None else {"ratio_interval": vars(self.ratios)}),
             "is_above_bound": self.is_above_bound,
             **{name: interval.mean for name, interval in self.rates.items()},
             **({"rates": {name: vars(interval) for name, interval in self.rates.items()}} if self.rates else {}),
@@ -73,6 +88,7 @@ def _anchor(entry: Entry, instance: Any) -> tuple[str, Policy]:
 
 def score_exactly(entry: Entry, policy: Policy) -> Score:
     """Score a fitted policy by the exact values of its chain and the anchor's."""
+    exact_value = entry.layer("baselines").exact_value
     name, anchor = _anchor(entry, policy.instance)
     value = exact_value(policy)
     objective, base = _as_interval(value), _as_interval(exact_value(anchor))
@@ -86,12 +102,20 @@ def score_exactly(entry: Entry, policy: Policy) -> Score:
 
 
 def _as_interval(value: Any) -> Interval:
-    return Interval(value.mean, value.mean - value.error, value.mean + value.error)
+    return Interval(float(value.mean), float(value.mean - value.error), float(value.mean + value.error))
 
 
-def score_simulated(entry: Entry, policy: Policy, found: Evaluation, warmup: int, decisions: int) -> Score:
+def score_simulated(
+    entry: Entry, policy: Policy, found: Evaluation, warmup: int | None = None, decisions: int | None = None
+) -> Score:
     """Score an evaluation; the anchor is simulated under the same seeds."""
     name, anchor = _anchor(entry, found.instance)
     base = evaluate(anchor, entry.id, found.instance, found.replications, warmup, decisions, found.seed)
-    bound = entry.layer("bounds").bound(found.instance)
-    return Score(found.objective, found.replications, name, base.objective, found.minus(base), bound, found.rates)
+    bound_of = entry.layer("bounds").bound
+    shared = (found.objective, found.replications, name, base.objective, found.minus(base))
+    if not found.drawn:
+        return Score(*shared, bound_of(found.instance), found.rates)
+    own = [bound_of(instance) for instance in found.drawn]
+    means = [sum(values) / len(own) for values in zip(*((each.value, each.certified_value) for each in own))]
+    ratios = t_interval([value / each.certified_value for value, each in zip(found.values, own)])
+    return Score(*shared, MeanBound(own[0].kind, own[0].sense, *means), found.rates, ratios=ratios)

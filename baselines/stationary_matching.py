@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.baselines.exact import best_of
+from matchgym.baselines.exact import exact_value as exact_value  # for `scoring`
 from matchgym.baselines.policy import Nothing, Policy, compiled
 from matchgym.baselines.preference_lists import (
     MatchingPolicy,

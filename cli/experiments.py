@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from matchgym.baselines.experiments import all_experiments, experiments_of
-from matchgym.cli.output import Stopwatch, console, print_json, progress_bar
-from matchgym.envs.instance import InputError, shorten, unknown
+from matchgym.cli.output import Stopwatch, console, finite, print_json, progress_bar
+from matchgym.envs.instance import InputError, is_count, shorten, unknown
 from matchgym.envs.registry import find
+
+MOST_REPLICATIONS = 100_000
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -43,6 +45,8 @@ def frontier(
 def reproduce(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A figure or table, see --list.")] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List the names.")] = False,
+    replications: Annotated[int | None, typer.Option(help="Independent replications; the default is the experiment's.")] = None,
+    seed: Annotated[int, typer.Option(help="Replication b is seeded with SEED + b.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("runs/reproduce"),
     as_json: Json = False,
 ) -> None:
@@ -58,11 +62,18 @@ def reproduce(
         return None
     if name not in known:
         raise unknown("experiment", name, known, "`matchgym reproduce --list` lists them")
+    size = known[name].replications if replications is None else replications
+    if not is_count(size, 2) or size > MOST_REPLICATIONS:
+        raise InputError(f"--replications must be an integer from 2 to {MOST_REPLICATIONS}, not {size}.")
+    if not is_count(seed):
+        raise InputError(f"--seed must be an integer >= 0, not {seed}.")
     with progress_bar(name) as progress:
-        data = known[name].run(progress)
+        data = {"name": name, "replications": size, "seed": seed, **known[name].run(progress, size, seed)}
     written = write(out, name, data, known[name].draw)
     if as_json:
-        return print_json({"name": name, **data, **written, "seconds": watch.seconds})
+        return print_json({**data, **written, "seconds": watch.seconds})
+    for each in data.get("claims", ()):
+        console.print(f"  {'holds ' if each['holds'] else 'FAILS '} {each['claim']}", markup=False)
     console.print(f"{name}: {written['png']}   {written['data']}   {watch.seconds:.1f} s")
     return None
 
@@ -77,8 +88,11 @@ def write(out: Path, stem: str, data: dict[str, Any], draw: Callable[[Any, dict[
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {shorten(str(out))} is not a folder; give another one.")
     stem = "".join(character if character.isalnum() or character in "-._" else "_" for character in stem)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{stem}.json").write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {shorten(str(out))} cannot be written ({error.strerror}); give another one.") from None
+    (out / f"{stem}.json").write_text(json.dumps(finite(data), indent=1, allow_nan=False) + "\n")
     figure = Figure(dpi=140, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure, data)

@@ -21,14 +21,15 @@ console = Console(highlight=False)
 
 def print_json(record: dict[str, Any]) -> None:
     """One JSON object on stdout; numbers that are not finite become null."""
-    print(json.dumps(_finite(record), indent=2, allow_nan=False))
+    print(json.dumps(finite(record), indent=2, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """JSON values in which numbers that are not finite have become null."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [finite(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -27,11 +27,11 @@ def env_type(entry: Entry) -> type:
 def page(entry: Entry) -> str:
     """The Markdown page of an environment."""
     lines = [f"# {entry.id}", "", inspect.getdoc(env_type(entry)) or "", "", "## Instances", ""]
-    lines += ["| name | suppliers x customers | what it is |", "|---|---|---|"]
+    lines += ["| name | size | what it is |", "|---|---|---|"]
     for name, maker in entry.model.catalogue.items():
         instance = entry.model.load(name)
         meaning = first_line(getattr(maker, "func", maker))
-        lines.append(f"| `{name}` | {instance.n_suppliers} x {instance.n_customers} | {meaning} |")
+        lines.append(f"| `{name}` | {instance.size} | {meaning} |")
     lines += ["", "## Policies", "", "| name | what it does |", "|---|---|"]
     lines += [f"| `{name}` | {first_line(kind)} |" for name, kind in entry.layer("baselines").POLICIES.items()]
     bounds = entry.layer("bounds")

@@ -32,8 +32,8 @@ class Model:
     catalogue: Mapping[str, Callable[[], Any]]
     params: Callable[..., NamedTuple]  # (instance, **options) -> record of arrays
     state: Callable[[Any, int], NamedTuple]  # (instance, batch) -> record of arrays with a leading batch axis
-    layout: Callable[[Any], dict[str, slice]]  # (instance) -> named slices of the observation
-    n_actions: Callable[[Any], int]
+    layout: Callable[[Any, Mapping[str, Any]], dict[str, slice]]  # (instance, options) -> named slices of the observation
+    action_space: Callable[[Any, Mapping[str, Any]], gym.Space[Any]]  # (instance, options) -> Discrete, MultiDiscrete or Box
     info: tuple[str, ...]  # fields of the state, one number per row, that are reported in `info`
     options: Mapping[str, tuple[Any, ...]]  # constructor options and their values, the first being the default
     draw: Callable[..., Any]  # (instance, state, render_mode, *, bound) -> str or (height, width, 3) uint8
@@ -50,6 +50,10 @@ class Model:
     glimpse: Mapping[str, Any] = field(default_factory=dict)
     # quantities per unit of time that evaluations report: name -> the field of the state that counts them since the reset
     rates: Mapping[str, str] = field(default_factory=dict)
+    takes_rows: bool = False  # whether step_kernel takes a row (1,) of numbers where the action space is Discrete, too
+    episode: Callable[[Any], int] | None = None  # (instance) -> decisions of an episode; None: the task goes on for ever
+    # (instance, state, b) -> the instance with what row b has drawn for its episode filled in; None: nothing is drawn
+    drawn: Callable[[Any, Any, int], Any] | None = None
 
     @staticmethod
     def loops(file: str, info: tuple[str, ...], **kernels: Any) -> dict[str, Any]:
@@ -67,8 +71,8 @@ class Model:
         """The instance meant by a catalogue name, a path, a dict of JSON values or an instance."""
         return load_instance(self.instance_type, self.catalogue, source)
 
-    def observation_space(self, instance: Any) -> Any:
-        size = max(part.stop for part in self.layout(instance).values())
+    def observation_space(self, instance: Any, options: Mapping[str, Any] | None = None) -> Any:
+        size = max(part.stop for part in self.layout(instance, self.check_options(options or {})).values())
         return gym.spaces.Box(0.0, np.inf, (size,), np.float32)
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,20 +135,46 @@ def step_batch(
         mask_kernel(params, state, b, mask[b])
 
 
+def mask_size(space: gym.Space[Any]) -> int:
+    """Entries of the mask of a row: one per action, or per choice of each part; none for a Box, which has no mask."""
+    if isinstance(space, gym.spaces.Discrete):
+        return int(space.n)
+    return int(space.nvec.sum()) if isinstance(space, gym.spaces.MultiDiscrete) else 0
+
+
+def sampling_mask(space: gym.Space[Any], mask: NDArray[np.int8]) -> Any:
+    """`info["action_mask"]` in the form that `space.sample` takes: a MultiDiscrete wants one array per part, a Box none."""
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return tuple(np.split(mask, np.cumsum(space.nvec)[:-1]))
+    return mask if isinstance(space, gym.spaces.Discrete) else None
+
+
 class Rows:
     """A batch of rows of one model in packed buffers, with the constructor arguments that both environments share."""
 
     model: ClassVar[Model]
 
     def _open(self, instance: Any, batch: int, options: Mapping[str, Any]) -> None:
-        model = self.model
+        model, options = self.model, self.model.check_options(options)
         self.instance = model.load(instance)
-        self._params = pack(model.params(self.instance, **model.check_options(options)))
+        self._params = pack(model.params(self.instance, **options))
         self._state = pack(model.state(self.instance, batch))
-        self.observation_layout = model.layout(self.instance)
-        self._n_actions = model.n_actions(self.instance)
-        self._obs_dim = model.observation_space(self.instance).shape[0]
+        self.observation_layout = model.layout(self.instance, options)
+        self._observation_space = model.observation_space(self.instance, options)
+        self._action_space = model.action_space(self.instance, options)
+        self._n_actions = mask_size(self._action_space)
+        self._takes_rows = model.takes_rows or not isinstance(self._action_space, gym.spaces.Discrete)
+        self._obs_dim = self._observation_space.shape[0]
         self._connect()
+
+    def _rows_of_actions(self, actions: Any, space: gym.Space[Any]) -> NDArray[Any]:
+        """Actions of `space`, for one row or for all, as the kernels take them: numbers (..., k), contiguous."""
+        given, kinds = np.asarray(actions), "iuf" if isinstance(space, gym.spaces.Box) else "iu"
+        if given.shape != space.shape or given.dtype.kind not in kinds:
+            what = "numbers" if "f" in kinds else "integers"
+            raise TypeError(f"actions must be {what} of shape {space.shape}, not {given.dtype} of {given.shape}.")
+        size = int(np.prod(self._action_space.shape or (1,)))
+        return np.ascontiguousarray(given.reshape(-1, size), np.float64 if "f" in kinds else np.int64)
 
     def _connect(self) -> None:
         """Set what hangs on the buffers and cannot be copied: windows onto them, and machine code."""
@@ -173,8 +203,8 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
             raise InputError(f"render_mode must be one of ansi, rgb_array or None, not {shorten(render_mode)}.")
         self._open(instance, 1, options)
         self.render_mode = render_mode
-        self.observation_space = self.model.observation_space(self.instance)
-        self.action_space = gym.spaces.Discrete(self._n_actions)
+        self.observation_space = self._observation_space
+        self.action_space = self._action_space
         self._mask = np.ones(self._n_actions, np.int8)  # until the first reset
         self._is_seeded = self._is_ready = False
         # An upper bound on the reward per unit of time, shown by `render`; set it from `matchgym.bounds`.
@@ -183,7 +213,9 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
     def _connect(self) -> None:
         super()._connect()
         obs, mask = np.empty(self._obs_dim, np.float32), np.empty(self._n_actions, np.int8)
-        self._step_one = entry_point(self.model.step_one, self._params, self._state, 0, obs, mask)
+        is_box, size = isinstance(self._action_space, gym.spaces.Box), int(np.prod(self._action_space.shape or (1,)))
+        action = np.zeros(size, np.float64 if is_box else np.int64) if self._takes_rows else 0
+        self._step_one = entry_point(self.model.step_one, self._params, self._state, action, obs, mask)
         self._describe = self.model.describe
 
     def reset(
@@ -204,19 +236,25 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
         """Take one decision. An action that the mask forbids does nothing and is counted in `info["invalid_actions"]`."""
         if not self._is_ready:
             raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset().")
-        try:
-            index = operator.index(action)
-        except TypeError:
-            raise TypeError(f"action must be an integer in [0, {self._n_actions}), not {shorten(action)}.") from None
-        if not 0 <= index < self._n_actions:
-            index = -1  # invalid, whatever its size
+        if self._takes_rows:
+            index: Any = self._rows_of_actions(action, self._action_space)[0]
+        else:
+            try:
+                index = operator.index(action)
+            except TypeError:
+                raise TypeError(f"action must be an integer in [0, {self._n_actions}), not {shorten(action)}.") from None
+            if not 0 <= index < self._n_actions:
+                index = -1  # invalid, whatever its size
         obs = np.empty(self._obs_dim, FLOAT32)
         self._mask = mask = np.empty(self._n_actions, INT8)
         reward, terminated, numbers = self._step_one(self._params, self._state, index, obs, mask)
         return obs, reward, terminated, False, self._describe(numbers, mask)
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which actions are valid now, (n_actions,) bool; the name that sb3-contrib looks for."""
+        """Which actions are valid now, (n_actions,) bool; the name that sb3-contrib looks for.
+
+        The parts of a MultiDiscrete action stand one after the other, (sum(nvec),); a Box has no mask, (0,).
+        """
         return self._mask.astype(np.bool_)
 
     def render(self) -> Any:
@@ -255,8 +293,8 @@ class VectorEnv(Rows, GymVectorEnv):
         self.render_mode = None
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode(autoreset_mode)}
         self._limit = 0 if max_episode_steps in (None, -1) else int(max_episode_steps)
-        self.single_observation_space = self.model.observation_space(self.instance)
-        self.single_action_space = gym.spaces.Discrete(self._n_actions)
+        self.single_observation_space = self._observation_space
+        self.single_action_space = self._action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._steps = np.zeros(self.num_envs, np.int64)
@@ -305,12 +343,10 @@ class VectorEnv(Rows, GymVectorEnv):
     def step(
         self, actions: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One decision in every row; actions (B,) integers."""
+        """One decision in every row; actions (B, ...), one of the single environment's for each row."""
         if not self._is_ready:
             raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset().")
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise TypeError(f"actions must be integers of shape ({self.num_envs},), not {actions.dtype} of {actions.shape}.")
+        rows = self._rows_of_actions(actions, self.action_space)
         n = self.num_envs
         obs = np.empty((n, self._obs_dim), np.float32)
         rewards = np.empty(n, np.float64)
@@ -318,7 +354,7 @@ class VectorEnv(Rows, GymVectorEnv):
         self._mask = np.empty((n, self._n_actions), np.bool_)
         mode = self.metadata["autoreset_mode"]
         self.model.step_batch(
-            self._params, self._state, np.ascontiguousarray(actions, np.int64), self._steps, self._over, self._limit,
+            self._params, self._state, rows if self._takes_rows else rows[:, 0], self._steps, self._over, self._limit,
             mode is AutoresetMode.NEXT_STEP, obs, rewards, terminated, truncated, self._mask,
         )  # fmt: skip
         infos = self._infos()

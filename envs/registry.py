@@ -16,7 +16,7 @@ class Entry:
     id: str
     stem: str
     paper: str
-    max_episode_steps: int
+    max_episode_steps: int | None  # None: an episode ends by itself
 
     @property
     def prefix(self) -> str:
@@ -36,6 +36,8 @@ class Entry:
 ENTRIES = (
     Entry("StationaryMatching-v0", "stationary_matching", "arXiv:2411.08218", 1000),
     Entry("MatchingQueues-v0", "matching_queues", "arXiv:2501.08775", 1000),
+    Entry("CongestionLearning-v0", "congestion_learning", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
+    Entry("FloatingClients-v0", "floating_clients", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
 )  # fmt: skip
 
 REGISTRY = {entry.id: entry for entry in ENTRIES}

@@ -2,9 +2,9 @@
 
 A stream is four 64-bit words, row `b` of an array (B, 4), advanced by the SFC64 generator of C. Doty-Humphrey, bit for bit
 as `numpy.random.SFC64` does it. Every sampler takes `(stream, b)` first. Laws are exact up to rounding; the methods are
-inversion (exponential; Poisson and binomial with small mean), Vose's alias tables (fixed laws), and Hörmann's transformed
+inversion (exponential; Poisson and binomial with small mean), Vose's alias tables (fixed laws), Hörmann's transformed
 rejection: PTRS for Poisson (Insurance: Mathematics and Economics 12, 1993) and BTRS for binomial (Journal of Statistical
-Computation and Simulation 46, 1993).
+Computation and Simulation 46, 1993), and Marsaglia and Tsang's for gamma (ACM Transactions on Mathematical Software 26, 2000).
 """
 
 import math
@@ -206,3 +206,32 @@ def _binomial_half(stream, b, n, p):
         height = math.log(v * alpha / (a / (tail * tail) + spread))
         if height <= mode_height - math.lgamma(k + 1.0) - math.lgamma(n - k + 1.0) + (k - mode) * math.log(odds):
             return int(k)
+
+
+@kernel
+def normal(stream, b):
+    """Standard normal, by Box and Muller's method."""
+    radius = math.sqrt(-2.0 * logarithm(1.0 - uniform(stream, b)))
+    return radius * math.cos(2.0 * math.pi * uniform(stream, b))
+
+
+@outlined_kernel
+def gamma(stream, b, shape):
+    """Gamma with the given shape >= 1 and scale 1, by Marsaglia and Tsang's rejection."""
+    d = shape - 1.0 / 3.0
+    c = 1.0 / math.sqrt(9.0 * d)
+    while True:
+        x = normal(stream, b)
+        root = 1.0 + c * x
+        if root <= 0.0:
+            continue
+        v = root * root * root
+        if logarithm(1.0 - uniform(stream, b)) < 0.5 * x * x + d - d * v + d * logarithm(v):
+            return d * v
+
+
+@kernel
+def beta(stream, b, first, second):
+    """Beta with parameters >= 1."""
+    x = gamma(stream, b, first)
+    return x / (x + gamma(stream, b, second))

@@ -21,9 +21,11 @@ seed meet the same customers and suppliers (common random numbers). Jumps are no
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,6 +104,11 @@ class StationaryMatchingInstance(Instance):
     def offered(self) -> NDArray[np.float64]:
         """rho_i = lambda_i / mu_i (I,), the mean number of suppliers present if none is matched."""
         return self.supplier_rates / self.departure_rates
+
+    @property
+    def size(self) -> str:
+        """In words, for tables."""
+        return f"{self.n_suppliers} suppliers x {self.n_customers} customers"
 
     @property
     def objective_scale(self) -> float:
@@ -323,15 +330,15 @@ def mask_kernel(params, state, b, out):
     out[n] = True
 
 
-def layout(instance: StationaryMatchingInstance) -> dict[str, slice]:
+def layout(instance: StationaryMatchingInstance, options: Mapping[str, Any]) -> dict[str, slice]:
     """Named slices of the observation."""
     n, m = instance.n_suppliers, instance.n_customers
     return {"queue": slice(0, n), "customer": slice(n, n + m)}
 
 
-def n_actions(instance: StationaryMatchingInstance) -> int:
+def action_space(instance: StationaryMatchingInstance, options: Mapping[str, Any]) -> gym.spaces.Discrete:
     """One action per supplier type, and the last for letting the customer go."""
-    return instance.n_suppliers + 1
+    return gym.spaces.Discrete(instance.n_suppliers + 1)
 
 
 MODEL = Model(
@@ -340,7 +347,7 @@ MODEL = Model(
     params=params,
     state=state,
     layout=layout,
-    n_actions=n_actions,
+    action_space=action_space,
     options={"initial_state": ("empty", "stationary-unmatched"), "synchronised": (False, True)},
     evaluation_options={"synchronised": True},
     draw=draw,

@@ -6,6 +6,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from matchgym.envs.base import mask_size
+
 
 class DictMask(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """Observations as a dict {"observation", "action_mask"}, the form that RLlib and PettingZoo expect."""
@@ -13,11 +15,10 @@ class DictMask(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     def __init__(self, env: gym.Env) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ObservationWrapper.__init__(self, env)
-        assert isinstance(env.action_space, gym.spaces.Discrete)
         self.observation_space = gym.spaces.Dict(
             {
                 "observation": env.observation_space,
-                "action_mask": gym.spaces.Box(0, 1, (int(env.action_space.n),), np.int8),
+                "action_mask": gym.spaces.Box(0, 1, (mask_size(env.action_space),), np.int8),
             }
         )
 

@@ -100,13 +100,10 @@ def test_frontier(capsys, tmp_path):
     assert "frontier" in err
 
 
-def test_reproduce(capsys, tmp_path, monkeypatch):
-    from matchgym.baselines import matching_queues_experiments as experiments
-
-    monkeypatch.setattr(experiments, "INSTANCES", 30)
+def test_reproduce(capsys, tmp_path):
     names = [each["name"] for each in ok(capsys, "reproduce", "--list")["experiments"]]
     assert "matching-queues-fig1" in names
-    record = ok(capsys, "reproduce", "matching-queues-fig1", "--out", tmp_path)
+    record = ok(capsys, "reproduce", "matching-queues-fig1", "--replications", 30, "--out", tmp_path)
     assert (tmp_path / "matching-queues-fig1.png").read_bytes().startswith(b"\x89PNG")
     assert record["hard"]["selected"]["0.76"] == pytest.approx(2.1045, abs=1e-4)
     assert [row["throughput_target"] for row in record["random"]["targets"]] == [1.0, 1.5, 2.0, 2.5, 3.0]

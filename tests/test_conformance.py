@@ -12,24 +12,33 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+from matchgym.envs.base import mask_size, sampling_mask
 from matchgym.envs.wrappers import DictMask
 
 STEPS = 300
 
 
-def masked_actions(rng, masks):
-    """A uniformly random valid action for each row."""
-    return np.array([rng.choice(np.flatnonzero(mask)) for mask in np.atleast_2d(masks)])
+def masked_actions(rng, masks, space):
+    """A uniformly random valid action of the single environment's `space` for each row."""
+    if isinstance(space, gym.spaces.Box):
+        return rng.uniform(np.maximum(space.low, -1), np.minimum(space.high, 1), (len(np.atleast_2d(masks)), *space.shape))
+    ends = np.cumsum(space.nvec)[:-1] if isinstance(space, gym.spaces.MultiDiscrete) else []
+    parts = [[rng.choice(np.flatnonzero(part)) for part in np.split(mask, ends)] for mask in np.atleast_2d(masks)]
+    return np.array(parts).reshape(-1, *space.shape)
 
 
-def play(env, seed, steps=STEPS, valid=True):
-    """A trajectory of random actions, as nested lists of exact numbers."""
+def valid_action(rng, env):
+    """A uniformly random valid action."""
+    return masked_actions(rng, env.get_wrapper_attr("action_masks")(), env.action_space)[0]
+
+
+def play(env, seed, steps=STEPS):
+    """A trajectory of random valid actions, as nested lists of exact numbers."""
     rng = np.random.default_rng(seed)
     obs, info = env.reset(seed=seed)
     record = [(obs.tobytes(), sorted(info))]
     for _ in range(steps):
-        mask = env.get_wrapper_attr("action_masks")()
-        action = int(masked_actions(rng, mask)[0]) if valid else int(rng.integers(env.action_space.n))
+        action = valid_action(rng, env)
         obs, reward, terminated, truncated, info = env.step(action)
         numbers = {key: value.tobytes() if isinstance(value, np.ndarray) else value for key, value in info.items()}
         record.append((obs.tobytes(), reward, terminated, truncated, numbers))
@@ -39,13 +48,16 @@ def play(env, seed, steps=STEPS, valid=True):
 
 
 @pytest.mark.filterwarnings("ignore:.*maximum value.*infinity.*", "ignore:.*minimum.*-infinity.*")
-def test_gymnasium_checker(entry):
-    check_env(gym.make(entry.id).unwrapped)
+def test_gymnasium_checker(variant):
+    entry, options = variant
+    check_env(gym.make(entry.id, **options).unwrapped)
 
 
-def test_stable_baselines3_checker(entry):
+@pytest.mark.filterwarnings("ignore:We recommend you to use a symmetric and normalized Box action space")
+def test_stable_baselines3_checker(variant):
+    entry, options = variant
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    checker.check_env(gym.make(entry.id), warn=True)
+    checker.check_env(gym.make(entry.id, **options), warn=True)
 
 
 def test_both_spellings_and_idempotent_registration(entry):
@@ -68,10 +80,11 @@ def test_every_catalogue_instance_makes_an_environment(entry):
         assert covered[-1][1] == len(obs)
 
 
-def test_determinism_and_seeds(entry):
-    env = gym.make(entry.id)
+def test_determinism_and_seeds(variant):
+    entry, options = variant
+    env = gym.make(entry.id, **options)
     first, again, other = play(env, 5), play(env, 5), play(env, 6)
-    assert first == again == play(gym.make(entry.id), 5)
+    assert first == again == play(gym.make(entry.id, **options), 5)
     assert first != other
 
 
@@ -83,18 +96,25 @@ def test_reset_without_seed_goes_on(entry):
         env.reset(seed=1)
         env.reset()
         env.reset()
-        return [env.step(masked_actions(rng, env.get_wrapper_attr("action_masks")())[0])[4]["elapsed_time"] for _ in range(3)]
+        return [env.step(valid_action(rng, env))[0].tobytes() for _ in range(3)]
 
-    assert third_episode() != play(env, 1, 3)
-    assert third_episode()[0] == third_episode()[0]
+    env.reset(seed=1)
+    first_episode = [env.step(valid_action(rng, env))[0].tobytes() for _ in range(3)]
+    assert third_episode() != first_episode
+    rng = np.random.default_rng(0)
+    again = third_episode()
+    rng = np.random.default_rng(0)
+    assert third_episode() == again
 
 
-def test_types_and_info(entry):
-    env = gym.make(entry.id)
+def test_types_and_info(variant):
+    entry, options = variant
+    env = gym.make(entry.id, **options)
+    env.action_space.seed(0)
     obs, info = env.reset(seed=2)
-    keys, rng = set(info), np.random.default_rng(0)
+    keys = set(info)
     for _ in range(STEPS):
-        obs, reward, terminated, truncated, info = env.step(int(rng.integers(env.action_space.n)))
+        obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
         assert type(reward) is float
         assert type(terminated) is bool
         assert type(truncated) is bool
@@ -104,12 +124,14 @@ def test_types_and_info(entry):
             assert isinstance(value, np.ndarray | int | float)
             assert np.isfinite(value).all()
     before = obs.copy()
-    env.step(env.action_space.n - 1)
+    env.step(env.action_space.sample())
     assert (obs == before).all()  # the caller's arrays are never written again
 
 
-def test_masks_agree_and_leave_a_choice(entry):
-    env = DictMask(gym.make(entry.id))
+def test_masks_agree_and_leave_a_choice(variant):
+    entry, options = variant
+    env = DictMask(gym.make(entry.id, **options))
+    is_masked = not isinstance(env.action_space, gym.spaces.Box)
     observation, info = env.reset(seed=3)
     rng = np.random.default_rng(0)
     for _ in range(STEPS):
@@ -118,17 +140,40 @@ def test_masks_agree_and_leave_a_choice(entry):
         assert info["action_mask"].dtype == np.int8
         assert (method == info["action_mask"]).all()
         assert (method == observation["action_mask"]).all()
-        assert method.any()
+        assert method.any() == is_masked
         assert env.observation_space.contains(observation)
-        assert method[env.action_space.sample(info["action_mask"])]
-        observation, _, _, truncated, info = env.step(masked_actions(rng, method)[0])
+        env.action_space.sample(sampling_mask(env.action_space, info["action_mask"]))  # refuses a mask without a choice
+        if not is_masked:
+            assert len(method) == 0
+        observation, _, terminated, truncated, info = env.step(masked_actions(rng, method, env.action_space)[0])
         assert info["invalid_actions"] == 0
-        if truncated:
+        if terminated or truncated:
             observation, info = env.reset()
+
+
+def test_invalid_parts_of_actions_are_counted(variant):
+    entry, options = variant
+    env = gym.make(entry.id, **options)
+    space = env.action_space
+    if isinstance(space, gym.spaces.Discrete):
+        bad = [-1, int(space.n), 10**9]
+    elif isinstance(space, gym.spaces.MultiDiscrete):
+        bad = [np.full(space.shape, -1), space.nvec, np.full(space.shape, 10**12), np.full(space.shape, 2**64 - 1, np.uint64)]
+    else:
+        bad = [np.full(space.shape, value) for value in (-1.0, np.nan, np.inf)]
+    _, info = env.reset(seed=4)
+    for action in bad * 3:
+        before = info["invalid_actions"]
+        _, reward, _, _, info = env.step(action)
+        assert info["invalid_actions"] > before
+        assert np.isfinite(reward)
+    assert env.reset(seed=4)[1]["invalid_actions"] == 0
 
 
 def test_invalid_actions_are_counted_no_ops(entry):
     env, twin = gym.make(entry.id), gym.make(entry.id)
+    if not isinstance(env.action_space, gym.spaces.Discrete):
+        pytest.skip("invalid parts of other actions are tested above")
     _, info = env.reset(seed=4)
     twin.reset(seed=4)
     idle = int(env.action_space.n) - 1
@@ -142,31 +187,36 @@ def test_invalid_actions_are_counted_no_ops(entry):
     assert env.reset(seed=4)[1]["invalid_actions"] == 0
 
 
-def test_bad_actions_and_order(entry):
-    env = gym.make(entry.id)
+def test_bad_actions_and_order(variant):
+    entry, options = variant
+    env = gym.make(entry.id, **options)
+    shape = env.action_space.shape
     with pytest.raises(gym.error.ResetNeeded):
-        env.step(0)
+        env.step(env.action_space.sample())
     env.reset(seed=0)
-    for action in (1.5, "1", None, [0]):
+    bad = ["1", None, np.zeros((*shape, 1), int), np.full(shape, "1")]
+    if not isinstance(env.action_space, gym.spaces.Box):
+        bad.append(np.full(shape, 1.5))
+    for action in bad:
         with pytest.raises(TypeError, match="action"):
             env.step(action)
-    vector = gym.make_vec(entry.id, num_envs=3)
+    vector = gym.make_vec(entry.id, num_envs=3, **options)
     with pytest.raises(gym.error.ResetNeeded):
-        vector.step(np.zeros(3, int))
+        vector.step(vector.action_space.sample())
     vector.reset(seed=0)
-    for actions in (np.zeros(2, int), np.zeros(3), 0):
+    for actions in (np.zeros((2, *shape), int), np.full((3, *shape), "1"), 0):
         with pytest.raises(TypeError, match="actions"):
             vector.step(actions)
 
 
-def test_pickle(entry):
-    env = gym.make(entry.id)
+def test_pickle(variant):
+    entry, options = variant
+    env = gym.make(entry.id, **options)
     play(env, 7, 20)
     twin = pickle.loads(pickle.dumps(env))
     rng, twin_rng = np.random.default_rng(1), np.random.default_rng(1)
     for _ in range(50):
-        mask = env.get_wrapper_attr("action_masks")()
-        a, b = env.step(masked_actions(rng, mask)[0]), twin.step(masked_actions(twin_rng, mask)[0])
+        a, b = env.step(valid_action(rng, env)), twin.step(valid_action(twin_rng, twin))
         assert (a[0] == b[0]).all()
         assert a[1:4] == b[1:4]
 
@@ -187,13 +237,14 @@ def single_rows(entry, n, seed, **options):
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_vector_rows_are_single_environments(entry, mode):
+def test_vector_rows_are_single_environments(variant, mode):
     """Row b of a vector environment seeded with s is the single environment seeded with s + b, bit for bit."""
+    entry, options = variant
     n, seed, rng = 5, 11, np.random.default_rng(0)
-    vector = gym.make_vec(entry.id, num_envs=n, max_episode_steps=40, autoreset_mode=mode.value)
+    vector = gym.make_vec(entry.id, num_envs=n, max_episode_steps=40, autoreset_mode=mode.value, **options)
     assert vector.metadata["autoreset_mode"] is mode
     obs, infos = vector.reset(seed=seed)
-    envs, starts = single_rows(entry, n, seed)
+    envs, starts = single_rows(entry, n, seed, **options)
     over = np.zeros(n, bool)
     for b in range(n):
         assert (obs[b] == starts[b][0]).all()
@@ -207,9 +258,9 @@ def test_vector_rows_are_single_environments(entry, mode):
             over[:] = False
         masks = infos["action_mask"]
         assert masks.dtype == np.int8
-        assert masks.shape == (n, vector.single_action_space.n)
+        assert masks.shape == (n, mask_size(vector.single_action_space))
         assert (vector.action_masks() == masks).all()
-        actions = masked_actions(rng, masks)
+        actions = masked_actions(rng, masks, vector.single_action_space)
         obs, rewards, terminated, truncated, infos = vector.step(actions)
         for b, env in enumerate(envs):
             if mode is AutoresetMode.NEXT_STEP and over[b]:
@@ -251,7 +302,7 @@ def test_vector_seeds_and_masks_of_reset(entry):
 
 
 def test_unseeded_environments_differ(entry):
-    starts = [gym.make(entry.id).reset()[1]["elapsed_time"] for _ in range(4)]
+    starts = [gym.make(entry.id).reset()[0].tobytes() for _ in range(8)]
     assert len(set(starts)) > 1
 
 
@@ -268,7 +319,7 @@ def test_worker_processes(entry, context):
     try:
         obs, _ = workers.reset(seed=21)
         assert (obs[1] == gym.make(entry.id).reset(seed=22)[0]).all()
-        workers.step(np.array([env_space.n - 1 for env_space in [workers.single_action_space] * 2]))
+        workers.step(workers.action_space.sample())
     finally:
         workers.close()
 
@@ -278,24 +329,29 @@ import sys, warnings
 import numpy as np
 warnings.simplefilter("ignore")
 import gymnasium as gym, matchgym
-env = gym.make(sys.argv[1])
-rng = np.random.default_rng(0)
+env = gym.make(sys.argv[1], **({"action": sys.argv[2]} if len(sys.argv) > 2 else {}))
+space, rng = env.action_space, np.random.default_rng(0)
 digest = []
 obs, info = env.reset(seed=13)
 for _ in range(120):
-    action = rng.choice(np.flatnonzero(info["action_mask"]))
-    obs, reward, _, _, info = env.step(int(action))
+    if isinstance(space, gym.spaces.Box):
+        action = rng.uniform(0, 1, space.shape)
+    else:
+        ends = np.cumsum(getattr(space, "nvec", [0]))[:-1]
+        action = np.array([rng.choice(np.flatnonzero(part)) for part in np.split(info["action_mask"], ends)])
+        action = action.reshape(space.shape)
+    obs, reward, _, _, info = env.step(action)
     digest.append((obs.tobytes().hex(), reward.hex(), float(info["elapsed_time"]).hex()))
 print(digest)
 """
 
 
-def test_compiled_code_is_the_python_code(entry):
+def test_compiled_code_is_the_python_code(variant):
     """The same trajectory, bit for bit, with and without numba's compiler."""
     outputs = []
     for disabled in ("0", "1"):
         run = subprocess.run(
-            [sys.executable, "-c", TRAJECTORY, entry.id],
+            [sys.executable, "-c", TRAJECTORY, variant[0].id, *variant[1].values()],
             env=os.environ | {"NUMBA_DISABLE_JIT": disabled},
             capture_output=True,
             text=True,
