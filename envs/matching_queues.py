@@ -78,6 +78,11 @@ class MatchingQueuesInstance(Instance):
         return len(self.customer_rates)
 
     @property
+    def size(self) -> str:
+        """In words, for tables."""
+        return f"{self.n_suppliers} suppliers x {self.n_customers} customers"
+
+    @property
     def departure_rates(self) -> NDArray[np.float64]:
         """mu_i (n,)."""
         return np.broadcast_to(np.asarray(self.abandonment_rate, np.float64), self.supplier_rates.shape)
