@@ -133,9 +133,9 @@ def picture(shown: Scene) -> NDArray[np.uint8]:
     canvas.rectangle(16, 112, 688, 304, CARD, 8)
     types = list(range(min(TYPES, len(shown.arrivals))))
     columns = [690 - 100 * (len(types) - 1 - k) for k in range(len(types))]
-    canvas.text(32, 130, "Jobs waiting", MUTED)
+    canvas.text(32, 130, "Waiting · mean (served)", MUTED)
     for i, x in zip(types, columns):
-        canvas.text(x, 130, f"{shown.who.capitalize()} {i}: mean (n)", MUTED, align="right")
+        canvas.text(x, 130, f"{shown.who.capitalize()} {i}", MUTED, align="right")
     kept, hidden = shown.rows(PICTURE_ROWS)
     pitch = min(260 / (len(kept) + bool(hidden)), 44)
     right = (columns[0] if columns else 690) - 110

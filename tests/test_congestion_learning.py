@@ -297,3 +297,26 @@ def test_instances_are_checked():
 def test_random_platforms_are_reproducible():
     assert random_platform(3, 5, seed=1) == random_platform(3, 5, seed=1)
     assert CongestionLearningInstance.from_dict(random_platform(3, 5, seed=2, load=0.7)).load == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("name", ["toy", "tables", "healthcare", "random-20x200"])
+@pytest.mark.parametrize("bound", [None, 3.15])
+def test_pictures_and_texts(name, bound):
+    """At most 80 columns and one size of picture, whatever the platform; the picture changes with the state."""
+    for mode in ("ansi", "rgb_array"):
+        env = gym.make("CongestionLearning-v0", instance=name, render_mode=mode)
+        env.action_space.seed(0)
+        env.reset(seed=0)
+        env.unwrapped.bound = bound
+        start = env.render()
+        for _ in range(30):
+            env.step(env.action_space.sample())
+        shown = env.render()
+        if mode == "ansi":
+            assert max(map(len, shown.split("\n"))) <= 80
+            assert "slot 30" in shown
+            assert ("bound" in shown) == (bound is not None)
+        else:
+            assert shown.shape == (480, 720, 3)
+            assert shown.dtype == np.uint8
+            assert (shown != start).any()
