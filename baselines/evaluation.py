@@ -86,10 +86,8 @@ def evaluate(
         raise InputError(
             f"{type(policy).__name__} was fitted to instance {fitted.name!r}, not to {loaded.name!r}; fit it anew."
         )
+    check_counts(replications, seed)
     warmup, decisions = run_length(entry.model, loaded, warmup, decisions)
-    for name, (value, low, high) in {"replications": (replications, 2, 10**6), "seed": (seed, 0, 2**63)}.items():
-        if not is_count(value, low) or value > high:
-            raise InputError(f"{name} must be an integer from {low} to {high}, not {shorten(value)}.")
     policy = policy.acting
     size = (replications, warmup, decisions, seed)
     counts_of: dict[str, NDArray[np.float64]] = {}
@@ -102,6 +100,13 @@ def evaluate(
     rates = {name: t_interval(loaded.objective_scale * found / decisions) for name, found in counts_of.items()}
     drawn = drawn_instances(entry, loaded, replications, seed)
     return Evaluation(loaded, t_interval(values), values, batches, seed, rates, drawn)
+
+
+def check_counts(replications: int, seed: int) -> None:
+    """InputError unless there are at least 2 replications and a seed >= 0."""
+    for name, (value, low, high) in {"replications": (replications, 2, 10**6), "seed": (seed, 0, 2**63)}.items():
+        if not is_count(value, low) or value > high:
+            raise InputError(f"{name} must be an integer from {low} to {high}, not {shorten(value)}.")
 
 
 def run_length(model: Model, instance: Any, warmup: int | None, decisions: int | None) -> tuple[int, int]:

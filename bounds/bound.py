@@ -18,8 +18,9 @@ class Proof:
     truncation: Fraction = Fraction(0)  # what cutting off the state space costs in them, beyond the solver's value
 
 
-# Between the solver's value and the certified one: rates over 20 decades cost some 1e-6, an alteration is meant to be seen.
-VALUE_TOLERANCE = 1e-4
+# Between the solver's value and the certified one, relative and absolute: rates over 20 decades cost some 1e-6, and an
+# alteration is meant to be seen.
+VALUE_TOLERANCE, VALUE_FLOOR = 1e-5, 1e-8
 
 Prover = Callable[[Any, dict[str, Any]], Proof]  # (instance, certificate) -> Proof
 
@@ -64,7 +65,7 @@ class Bound:
         try:
             proof = self.prove(self.instance, self.certificate)
             derived = _rounded(proof)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, CertificateError):
                 raise
             raise CertificateError(f"the certificate of {self.kind} is malformed ({error!r}).") from None
@@ -72,8 +73,8 @@ class Bound:
             raise CertificateError(
                 f"the certificate of {self.kind} proves (lower, upper) = {derived}, not {(self.lower, self.upper)} as stated."
             )
-        tolerance = VALUE_TOLERANCE * max(1.0, abs(self.certified_value)) + float(proof.truncation)
-        if not abs(self.value - self.certified_value) <= tolerance:
+        tolerance = VALUE_TOLERANCE * abs(self.certified_value) + VALUE_FLOOR + float(proof.truncation)
+        if not isinstance(self.value, float) or not abs(self.value - self.certified_value) <= tolerance:
             raise CertificateError(f"the value {self.value!r} of {self.kind} is not the certified {self.certified_value!r}.")
         return self.certified_value
 

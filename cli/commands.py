@@ -9,6 +9,7 @@ from rich.table import Table
 
 import matchgym
 from matchgym.baselines import evaluate as run_evaluation
+from matchgym.baselines.evaluation import check_counts, run_length
 from matchgym.baselines.policy import parse_arguments
 from matchgym.baselines.scoring import Score, score_exactly, score_simulated
 from matchgym.cli.experiments import frontier, reproduce
@@ -146,6 +147,8 @@ def evaluate(
     queues = [f"{name}={text}" for name, text in (("short", short), ("caps", caps)) if text is not None]
     fitted = find_policy(entry, policy, named_values(param + queues)).fit(loaded)
     if exact:
+        check_counts(replications, seed)
+        run_length(entry.model, loaded, warmup, decisions)
         score = score_exactly(entry, fitted)
     else:
         with progress_bar(f"{policy} on {loaded.name}") as progress:

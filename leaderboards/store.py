@@ -43,11 +43,22 @@ def read_text(path: Path) -> str:
         raise InputError(f"{shorten_path(path)} cannot be read; build the board first.") from None
 
 
+def _refuse_constant(token: str) -> float:
+    raise ValueError(f"{token} is not a number")
+
+
+def _integer(digits: str) -> int:
+    """An integer that a float can hold, as all numbers of a board are; certificates have integers of some 80 bits."""
+    number = int(digits)
+    float(number)  # OverflowError beyond
+    return number
+
+
 def read_json(path: Path) -> Any:
     """The JSON values of a file of the board; InputError if there are none."""
     try:
-        return json.loads(read_text(path))
-    except ValueError as error:
+        return json.loads(read_text(path), parse_constant=_refuse_constant, parse_int=_integer)
+    except (OverflowError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{shorten_path(path)} is not JSON; build the board anew.") from None

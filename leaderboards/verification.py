@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matchgym.bounds.bound import VALUE_FLOOR, VALUE_TOLERANCE
 from matchgym.bounds.rational import round_down, round_up
 from matchgym.envs.instance import InputError
-from matchgym.leaderboards.board import Bar, Record, assemble, evaluate_policy, is_same_task, no_bar, significant
-from matchgym.leaderboards.entrants import baselines
+from matchgym.leaderboards.board import Bar, Record, assemble, evaluate_policy, find_bounds, is_same_task, no_bar, significant
+from matchgym.leaderboards.entrants import Entrant, baselines
 from matchgym.leaderboards.pages import render
 from matchgym.leaderboards.store import (
     BOARD,
@@ -60,13 +61,16 @@ def verify_board(out: Path, tasks: Sequence[Task] = TASKS, replays: int = 1, bar
     for key, version in (("suite_version", SUITE_VERSION), ("scorer_version", SCORER_VERSION)):
         if board[key] != version:
             report.problems.append(f"board.json has {key} {board[key]!r}, not {version!r}; build the board anew.")
+    names = [record.get("name") for record in board["tasks"] if isinstance(record, dict)]
+    if not names or len(names) != len(set(map(str, names))) or len(names) != len(board["tasks"]):
+        report.problems.append("board.json must hold at least one task, each once.")
     known = {task.name: task.quick() if board["quick"] else task for task in tasks}
     for record in board["tasks"]:
         try:
             _verify_task(out, record, known, sha256(text), replays, report, bar)
         except InputError as error:
             report.problems.append(str(error))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             name = record.get("name") if isinstance(record, dict) else None
             report.problems.append(f"task {name!r} of board.json is malformed ({error!r}).")
     _verify_page(out, board, text, report)
@@ -87,7 +91,11 @@ def _verify_task(
     stored = read_json(certificate_path(out, name))
     bound = _verify_bound(task, instance, "bound", record["bound"], stored, report)
     optimum = {key: value for key, value in record["optimum"].items() if not key.startswith("score_")}
-    if "refused" not in optimum:
+    if "refused" in optimum:
+        best = find_bounds(task, instance)[1]
+        if best != optimum["refused"]:
+            report.problems.append(f"task {name}: the optimum is not refused for the stated reason.")
+    else:
         optimum = _verify_bound(task, instance, "optimum", optimum, stored, report)
 
     # Derived numbers.
@@ -101,7 +109,16 @@ def _verify_task(
 
     # Replays.
     players = {player.name: player for player in baselines(task)}
-    listed = {row["name"] for row in rows} | {row["name"] for row in record["refused"]}
+    names = [row["name"] for row in (*rows, *record["refused"])]
+    listed = set(names)
+    if len(names) != len(listed):
+        report.problems.append(f"task {name}: a row stands twice.")
+    for row in (*rows, *record["refused"]):
+        if row["kind"] != (players[row["name"]].kind if row["name"] in players else "agent"):
+            report.problems.append(f"task {name}: {row['name']} is not of the kind {row['kind']!r}.")
+    for row in record["refused"]:
+        if row["name"] in players and _refusal(players[row["name"]], instance) != row["reason"]:
+            report.problems.append(f"task {name}: {row['name']} is not refused for the stated reason.")
     for missing in sorted(players.keys() - listed):
         report.problems.append(f"task {name}: baseline {missing} is neither on the board nor refused.")
     report.not_replayable += [f"{name}/{row['name']}" for row in rows if row["name"] not in players]
@@ -120,6 +137,15 @@ def _verify_task(
         report.replayed.append(f"{name}/{row['name']}")
 
 
+def _refusal(player: Entrant, instance: Any) -> str | None:
+    """The sentence with which a baseline refuses to play an instance; None if it plays."""
+    try:
+        player.prepare(instance)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def _verify_bound(task: Task, instance: Any, part: str, stated: Record, stored: Record, report: Report) -> Record:
     """The stated record of a bound with what its certificate proves in place of what it says."""
     layer, kind = task.entry.layer("bounds"), task.bound_kind if part == "bound" else "optimum"
@@ -134,6 +160,9 @@ def _verify_bound(task: Task, instance: Any, part: str, stated: Record, stored: 
     prove = layer.prove_optimum if kind == "optimum" else layer.PROVERS[kind]
     proof = prove(instance, certificate)
     report.bounds += 1
+    proven = proof.lower if proof.upper is None else proof.upper
+    if proven is None or abs(stated["value"] - float(proven)) > VALUE_TOLERANCE * abs(float(proven)) + VALUE_FLOOR:
+        report.problems.append(f"task {task.name}: the value {stated['value']!r} of {kind} is not what its certificate proves.")
     return {
         "kind": kind,
         "value": stated["value"],
@@ -146,7 +175,7 @@ def _verify_bound(task: Task, instance: Any, part: str, stated: Record, stored: 
 def _verify_page(out: Path, board: Record, text: str, report: Report) -> None:
     try:
         page = render(board, read_json(out / TIMINGS), sha256(text))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         report.problems.append(f"board.json and timings.json cannot be rendered ({error!r}).")
         return
     if read_text(out / PAGE) != page:

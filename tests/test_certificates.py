@@ -147,3 +147,19 @@ def test_bracket_from_any_h_is_valid():
         found.prove(found.instance, {**found.certificate, "caps": [0, 1]})
     with pytest.raises(CertificateError):
         found.prove(found.instance, {**found.certificate, "h": found.certificate["h"][:-1]})
+
+
+@pytest.mark.parametrize("value", [0.0, 6.4e-5, 1.5e-4, -3e-5, None, "6.3e-5"])
+def test_a_tampered_value_of_a_small_bound_is_caught(value):
+    """The tolerance is relative: B1 with n = 100 earns 6.3212e-5 per unit of time."""
+    found = bounds.tlp_online("b1-100")
+    with pytest.raises(CertificateError, match="value"):
+        dataclasses.replace(found, value=value).verify()
+
+
+@pytest.mark.parametrize("multiplier", [10**400, 1.7e308, -1.7e308])
+def test_absurd_multipliers_are_refused(multiplier):
+    found = bounds.tlp_online("demo")
+    certificate = found.certificate | {"alpha": [multiplier, 0.0]}
+    with pytest.raises(CertificateError):
+        dataclasses.replace(found, certificate=certificate).verify()

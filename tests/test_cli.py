@@ -114,6 +114,8 @@ REFUSED = {
     "missing file": (["bound", ID, "--instance", "no/such/file.json"], "no/such/file.json"),
     "folder": (["bound", ID, "--instance", "/"], "/"),
     "negative replications": ([*EVALUATE, "--replications", "-1"], "replications"),
+    "negative replications of an exact value": ([*EVALUATE, "--exact", "--replications", "-1"], "replications"),
+    "not a number in a file": (["bound", ID, "--instance", "nan.json"], "departure_rates[0]"),
     "one replication": ([*EVALUATE, "--replications", "1"], "replications"),
     "negative warmup": ([*EVALUATE, "--warmup", "-5"], "warmup"),
     "no decisions": ([*EVALUATE, "--decisions", "0"], "decisions"),
@@ -142,9 +144,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_refusals(capsys, fault):
+def test_refusals(capsys, fault, tmp_path, monkeypatch):
     """Exit code 2 and one sentence of at most three lines of 80 columns, naming what is at fault; stdout stays empty."""
     words, name = REFUSED[fault]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nan.json").write_text(
+        '{"model": "stationary_matching", "name": "nan", "supplier_rates": [1], "departure_rates": [NaN], '
+        '"customer_rates": [1], "rewards": [[1]]}'
+    )
     code, out, err = run(capsys, *words)
     assert code == 2, err
     assert out == ""

@@ -145,3 +145,20 @@ def test_arguments_from_text(tmp_path):
     for text, kind in (("x", float), ("nan", float), ("1.5", int), ("yes", bool), ("no-file.json", np.ndarray)):
         with pytest.raises(InputError):
             parse_argument("p", text, kind)
+
+
+def test_policies_refuse_what_does_not_belong_to_their_instance():
+    """Compiled code would read beyond its arrays."""
+    policy = Greedy().fit("demo")
+    with pytest.raises(InputError, match="fitted to instance"):
+        evaluate(policy, ID, "random-10x10", 4, 100, 1000)
+    for unfitted in (lambda: evaluate(Greedy(), ID), lambda: Greedy().predict(np.zeros(5))):
+        with pytest.raises(InputError, match="fit"):
+            unfitted()
+    for observation in (np.zeros(4), np.zeros((2, 6)), np.full(5, np.nan)):
+        with pytest.raises(InputError, match="observation"):
+            policy.predict(observation)
+    with pytest.raises(InputError, match="rows"):
+        policy.predict(np.zeros((3, 5)), policy.start(1, 0))
+    with pytest.raises(InputError, match="rows"):
+        policy.predict(np.zeros((3, 5)), action_masks=np.ones((2, 3), bool))
