@@ -16,7 +16,7 @@ import matchgym.agents
 from matchgym.baselines.policy import Policy
 from matchgym.baselines.statistics import t_interval
 from matchgym.cli.leaderboard import leaderboard
-from matchgym.envs.instance import InputError
+from matchgym.envs.instance import InputError, Instance
 from matchgym.leaderboards import TASKS, Task, build_board, find_task, verify_board
 from matchgym.leaderboards.board import assemble, score_interval, write_board
 from matchgym.leaderboards.entrants import entrants, find_agents
@@ -338,7 +338,8 @@ class FakeAgent(Policy):
     def load(cls, folder: Path) -> "FakeAgent":
         return cls()
 
-    def fit(self, instance: object) -> "FakeAgent":
+    def fit(self, instance: Instance) -> "FakeAgent":
+        self.instance = instance
         return self
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False, action_masks=None):
