@@ -159,8 +159,8 @@ def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.fl
     matrix = matrix.tocsc()
     try:
         correct = splu(matrix).solve if matrix.shape[0] <= DIRECT_STATES else _iterate(matrix)
-    except RuntimeError as error:  # a factor is singular in floating point
-        raise InputError(f"the Markov chain cannot be solved ({error}): {ILL_CONDITIONED}") from None
+    except RuntimeError as failure:  # a factor is singular in floating point
+        raise InputError(f"the Markov chain cannot be solved ({failure}): {ILL_CONDITIONED}") from None
     solution = correct(right)
     error = np.abs(right - matrix @ solution).max()
     for _ in range(8):

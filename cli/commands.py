@@ -132,8 +132,10 @@ def evaluate(
     policy: Annotated[str, typer.Option("--policy", help="A policy, see `matchgym envs`, or the folder of a trained agent.")],
     instance: InstanceOption = None,
     replications: Annotated[int, typer.Option(help="Independent replications, at least 2.")] = 32,
-    warmup: Annotated[int | None, typer.Option(help="Decisions skipped in each replication; 2000, or 0 of an episode.")] = None,
-    decisions: Annotated[int | None, typer.Option(help="Decisions counted; 20000, or the whole episode.")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Decisions skipped in each replication; 2000 or more, or 0 of an episode.")
+    ] = None,
+    decisions: Annotated[int | None, typer.Option(help="Decisions counted; 20000 or more, or the whole episode.")] = None,
     seed: Annotated[int, typer.Option(help="Replication b is seeded with SEED + b.")] = 0,
     exact: Annotated[bool, typer.Option("--exact", help="Solve the policy's Markov chain instead (small instances).")] = False,
     short: Short = None,

@@ -50,6 +50,8 @@ class Model:
     glimpse: Mapping[str, Any] = field(default_factory=dict)
     # quantities per unit of time that evaluations report: name -> the field of the state that counts them since the reset
     rates: Mapping[str, str] = field(default_factory=dict)
+    # (instance) -> decisions after which a start is forgotten, for the default warm-up of evaluations; None: not known
+    settling: Callable[[Any], float] | None = None
     takes_rows: bool = False  # whether step_kernel takes a row (1,) of numbers where the action space is Discrete, too
     episode: Callable[[Any], int] | None = None  # (instance) -> decisions of an episode; None: the task goes on for ever
     # (instance, state, b) -> the instance with what row b has drawn for its episode filled in; None: nothing is drawn

@@ -187,6 +187,7 @@ MODEL = Model(
     options=base.MODEL.options,
     evaluation_options=base.MODEL.evaluation_options,
     draw=draw,
+    settling=base.settling,
     rates={"throughput": "matches", "cost_rate": "total_cost"},
     **Model.loops(
         __file__,

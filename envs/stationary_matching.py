@@ -341,6 +341,11 @@ def action_space(instance: StationaryMatchingInstance, options: Mapping[str, Any
     return gym.spaces.Discrete(instance.n_suppliers + 1)
 
 
+def settling(instance: Any) -> float:
+    """Ten of the longest mean stays of a supplier, in decisions: the queues forget at the rate of the least departure rate."""
+    return 10.0 * float(instance.customer_rates.sum() / instance.departure_rates.min())
+
+
 MODEL = Model(
     instance_type=StationaryMatchingInstance,
     catalogue=CATALOGUE,
@@ -351,6 +356,7 @@ MODEL = Model(
     options={"initial_state": ("empty", "stationary-unmatched"), "synchronised": (False, True)},
     evaluation_options={"synchronised": True},
     draw=draw,
+    settling=settling,
     **Model.loops(
         __file__,
         info=("elapsed_time", "total_reward", "invalid_actions"),

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from matchgym.baselines import evaluate
-from matchgym.baselines.evaluation import roll_out, simulate
+from matchgym.baselines.evaluation import roll_out, run_length, simulate
 from matchgym.baselines.exact import exact_value
 from matchgym.baselines.policy import parse_argument
 from matchgym.baselines.scoring import score_exactly, score_simulated
@@ -162,3 +162,23 @@ def test_policies_refuse_what_does_not_belong_to_their_instance():
         policy.predict(np.zeros((3, 5)), policy.start(1, 0))
     with pytest.raises(InputError, match="rows"):
         policy.predict(np.zeros((3, 5)), action_masks=np.ones((2, 3), bool))
+
+
+def test_default_warm_up_outlasts_slow_suppliers():
+    """Suppliers that stay for 100 units of time among 1000 customers per unit: 20,000 decisions would see only the empty start."""
+    slow = {
+        "model": "stationary_matching",
+        "name": "slow",
+        "supplier_rates": [0.2],
+        "departure_rates": [0.01],
+        "customer_rates": [1000.0, 0.1],
+        "rewards": [[0.0, 1.0]],
+    }
+    policy = Greedy().fit(slow)
+    found = evaluate(policy, ID).objective
+    exact = exact_value(policy).mean
+    assert abs(found.mean - exact) < 4 * (found.high - found.low) / (2 * stats.t.ppf(0.975, 31))
+    biased = evaluate(policy, ID, warmup=2_000, decisions=20_000).objective
+    assert biased.high < exact
+    assert run_length(find(ID).model, policy.instance, None, None)[0] == 1_000_000  # ten stays
+    assert run_length(find(ID).model, find(ID).model.load("demo"), None, None) == (2_000, 20_000)
