@@ -165,7 +165,7 @@ def test_policies_refuse_what_does_not_belong_to_their_instance():
 
 
 def test_default_warm_up_outlasts_slow_suppliers():
-    """Suppliers that stay for 100 units of time among 1000 customers per unit: 20,000 decisions would see only the empty start."""
+    """Suppliers stay for 100 units of time among 1000 customers per unit: 20,000 decisions see little but the empty start."""
     slow = {
         "model": "stationary_matching",
         "name": "slow",
