@@ -259,7 +259,7 @@ class Recorder(BaseCallback):
         began = time.perf_counter()
         setting = self.measurement
         point = measure(
-            AgentPolicy(self.model, self.config["id"]), self.config["id"], self.instance,
+            AgentPolicy(self.model, self.config["id"]).fit(self.instance), self.config["id"], self.instance,
             spread_seed(self.config["seed"], 1), setting.rows, setting.warmup, setting.decisions,
             self.model.num_timesteps, self.seconds(),
         )  # fmt: skip
