@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import pdtrc
 
-from matchgym.bounds.chain import DIRECT_STATES, Box, Market, box_of, stationary_law
+from matchgym.bounds.chain import Box, Market, box_of, stationary_law
 from matchgym.envs.compile import kernel
 from matchgym.envs.instance import InputError
 from matchgym.envs.matching_queues import MatchingQueuesInstance
@@ -30,6 +30,7 @@ TAILS = (1e-9, 1e-7)  # rate of what is lost to each cap, relative to the custom
 LONGEST_BUFFER = 5_000
 MAX_STATES = 1_500_000
 MAX_SHORT_STATES = 1_000  # for the laws of buffers, which take dense matrices of that size
+DIRECT_STATES = 30_000  # above, sweeps are quicker than a factorisation
 BALANCED = 1e-11  # residual of the balance equations, relative to the total flow
 SWEEPS, ROUNDS = 3, 1_000  # Gauss-Seidel sweeps between aggregations, and rounds of both
 

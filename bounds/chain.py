@@ -14,7 +14,7 @@ paper):
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,9 @@ from matchgym.envs.instance import InputError, Rates
 MAX_STATES = 60_000
 MAX_ROUNDS = 100
 SOLVED = 1e-6  # residual of a linear system above which its solution is refused, relative to the right-hand side
-CONVERGES = 1e-3  # what the residual of one iterative solution must come down to, for the iteration to be used
 ILL_CONDITIONED = "it is too ill-conditioned; use a linear programme or simulation."
-DIRECT_STATES = 30_000  # above, a sparse factorisation in three or more dimensions fills in; iterate instead
+MAX_REFINEMENTS = 8
+DIRECT_STATES = 3_000  # above, an incomplete factorisation is tried first
 
 
 @dataclass(frozen=True)
@@ -136,42 +136,37 @@ def make_box(
     return box_of(instance, tuple(caps))
 
 
-def _iterate(matrix: sparse.spmatrix) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """An approximate solver for a large system: GMRES with an incomplete factorisation, a finer one where the first fails."""
-    for drop in (1e-2, 1e-4):
+def _solvers(matrix: sparse.csc_matrix) -> Iterator[Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
+    """Approximate solvers of a system, the cheapest first: a complete factorisation fills in quickly with the dimension."""
+    for drop in (1e-2, 1e-4) if matrix.shape[0] > DIRECT_STATES else ():
         try:
             factors = spilu(matrix, drop_tol=drop, fill_factor=10, permc_spec="MMD_AT_PLUS_A")
-        except RuntimeError:
+        except RuntimeError:  # a pivot was dropped: this factorisation is of no use, the next one may be
             continue
         rough = LinearOperator(matrix.shape, factors.solve)
-
-        def correct(residual: NDArray[np.float64], rough: LinearOperator = rough) -> NDArray[np.float64]:
-            return gmres(matrix, residual, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=5)[0]
-
-        probe = np.ones(matrix.shape[0])
-        if np.linalg.norm(matrix @ correct(probe) - probe) < CONVERGES * np.linalg.norm(probe):
-            return correct
-    return splu(matrix).solve
+        yield lambda right, rough=rough: gmres(matrix, right, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=2)[0]
+    try:
+        yield splu(matrix).solve
+    except RuntimeError as failure:  # a factor is singular in floating point
+        raise InputError(f"the Markov chain cannot be solved ({failure}): {ILL_CONDITIONED}") from None
 
 
 def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Solve a sparse system to rounding error: factorisation, or GMRES with an incomplete one, then refinement."""
+    """Solve a sparse system to rounding error by iterative refinement."""
     matrix = matrix.tocsc()
-    try:
-        correct = splu(matrix).solve if matrix.shape[0] <= DIRECT_STATES else _iterate(matrix)
-    except RuntimeError as failure:  # a factor is singular in floating point
-        raise InputError(f"the Markov chain cannot be solved ({failure}): {ILL_CONDITIONED}") from None
-    solution = correct(right)
-    error = np.abs(right - matrix @ solution).max()
-    for _ in range(8):
-        candidate = solution + correct(right - matrix @ solution)
-        improved = np.abs(right - matrix @ candidate).max()
-        if not improved < error:
-            break
-        solution, error = candidate, improved
-    if not error <= SOLVED * max(1.0, np.abs(right).max()):
-        raise InputError(f"the Markov chain cannot be solved: {ILL_CONDITIONED}")
-    return solution
+    for correct in _solvers(matrix):
+        solution, error = np.zeros_like(right), np.abs(right).max()
+        for _ in range(MAX_REFINEMENTS):
+            candidate = solution + correct(right - matrix @ solution)
+            improved = np.abs(right - matrix @ candidate).max()
+            stalls = not improved < error / 10
+            if improved < error:
+                solution, error = candidate, improved
+            if stalls:
+                break
+        if error <= SOLVED * max(1.0, np.abs(right).max()):
+            return solution
+    raise InputError(f"the Markov chain cannot be solved: {ILL_CONDITIONED}")
 
 
 def poisson_equation(generator: sparse.spmatrix, reward: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

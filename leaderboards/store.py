@@ -8,6 +8,7 @@ from typing import Any
 
 from matchgym.envs.instance import InputError, shorten_path
 
+SCHEMA_VERSION = 1  # of board.json
 BOARD, TIMINGS, PAGE, CERTIFICATES = "board.json", "timings.json", "index.html", "certificates"
 MAX_CERTIFICATE_BYTES = 1_000_000  # a larger certificate is published by its digest only
 RESULTS = Path(__file__).parent / "results"  # what the project publishes
