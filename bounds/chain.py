@@ -1,6 +1,7 @@
 """The Markov chain of waiting suppliers on a box of states, and what it gives exactly on small instances.
 
-It serves every model with these dynamics: stationary matching, and matching queues with rewards theta - c_ij of either sign.
+It serves every model with these dynamics: stationary matching, matching queues with rewards theta - c_ij of either sign, and
+matching on a graph, where a customer of type j who is not matched joins queue `joins[j]` instead of being lost.
 
 Queue i is cut off at a cap C_i: suppliers who find it full are lost. Since Q_i is stochastically at most Poisson(rho_i) under
 every policy, the probability of leaving the box is known, and so is the error of the truncation (derived here, not in the
@@ -43,10 +44,14 @@ class Market:
     departure_rates: NDArray[np.float64]
     customer_rates: NDArray[np.float64]
     rewards: NDArray[np.float64]
+    joins: NDArray[np.int64] | None = None  # (m,) the queue of unmatched customers; None: they are lost
 
     @property
     def offered(self) -> NDArray[np.float64]:
-        return self.supplier_rates / self.departure_rates
+        arrivals = self.supplier_rates.copy()
+        if self.joins is not None:
+            np.add.at(arrivals, self.joins, self.customer_rates)
+        return arrivals / self.departure_rates
 
     @property
     def n_suppliers(self) -> int:
@@ -71,11 +76,18 @@ class Box:
     def size(self) -> int:
         return self.queues.shape[1]
 
+    def unmatched(self, j: int) -> NDArray[np.int64]:
+        """The state (S,) after a customer of type j came and was not matched."""
+        joins = self.instance.joins
+        return np.arange(self.size) if joins is None else self.up[joins[j]]
+
     def generator(self, match: NDArray[np.float64]) -> sparse.csr_matrix:
         """The generator (S, S) under a law of matching: match[j, i, s] = Pr[an arriving j takes type i in state s]."""
         instance, states = self.instance, np.arange(self.size)
         down_rates = instance.departure_rates[:, None] * self.queues + np.tensordot(instance.customer_rates, match, 1)
-        up_rates = np.where(self.up != states, instance.supplier_rates[:, None], 0.0)
+        up_rates = np.tile(instance.supplier_rates[:, None], self.size)
+        if instance.joins is not None:
+            np.add.at(up_rates, instance.joins, instance.customer_rates[:, None] * (1.0 - match.sum(1)))
         rates = np.concatenate([up_rates, down_rates]).ravel()
         sources = np.tile(states, 2 * len(self.caps))
         targets = np.concatenate([self.up, self.down]).ravel()
@@ -131,7 +143,7 @@ def make_box(
         if states > limit:
             raise InputError(
                 f"{purpose} needs more than {limit} states for instance {instance.name!r} "
-                f"({instance.n_suppliers} supplier types): use a linear programme or simulation."
+                f"({len(weights)} queues): use a linear programme or simulation."
             )
     return box_of(instance, tuple(caps))
 
@@ -221,7 +233,7 @@ def improve(box: Box, bias: NDArray[np.float64], current: NDArray[np.int64] | No
     moves = np.where(box.queues > 0, bias[box.down] - bias, -np.inf)
     slack = 1e-12 * (1.0 + np.abs(bias).max() + np.abs(instance.rewards).max())
     for j in range(instance.n_customers):
-        gains = np.vstack([moves + instance.rewards[:, j, None], np.zeros(box.size)])
+        gains = np.vstack([moves + instance.rewards[:, j, None], bias[box.unmatched(j)] - bias])
         best[j] = gains.argmax(0)
         if current is not None:
             held = np.take_along_axis(gains, current[j][None], 0)[0]
@@ -268,7 +280,7 @@ def bellman(box: Box, bias: Any, scales: dict[str, Any]) -> Any:
         for i in range(len(box.caps))
     )
     for j, rate in enumerate(scales["customer_rates"]):
-        gain = np.zeros_like(bias)
+        gain = bias[box.unmatched(j)] - bias
         for i in range(len(box.caps)):
             match = bias[box.down[i]] - bias + scales["rewards"][i][j]
             gain = np.where((box.queues[i] > 0) & (match > gain), match, gain)

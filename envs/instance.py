@@ -190,6 +190,8 @@ class Rates(Protocol):
     @property
     def offered(self) -> NDArray[np.float64]: ...  # (n,)
     @property
+    def joins(self) -> NDArray[np.int64] | None: ...  # (m,) the queue of unmatched customers; None: they are lost
+    @property
     def n_suppliers(self) -> int: ...
     @property
     def n_customers(self) -> int: ...
