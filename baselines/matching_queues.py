@@ -23,7 +23,7 @@ from matchgym.bounds.queue_blocks import mix
 from matchgym.envs.base import Model
 from matchgym.envs.compile import IntegerTable, RealTable, kernel
 from matchgym.envs.instance import InputError
-from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance, pooled_frontier
+from matchgym.envs.matching_queues import MODEL, QueueNetwork, pooled_frontier
 from matchgym.envs.rng import uniform
 from matchgym.envs.single_queue import Rest, Segment, check_target, law_kernel, static_throughput
 
@@ -92,7 +92,7 @@ class QueuesPolicy(MatchingPolicy):
     """Base of the policies of this file."""
 
     model: ClassVar[Model] = MODEL
-    instance: MatchingQueuesInstance  # type: ignore[assignment]
+    instance: QueueNetwork  # type: ignore[assignment]
 
 
 @compiled(__file__, priority_kernel)

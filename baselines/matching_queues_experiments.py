@@ -17,7 +17,7 @@ from matchgym.bounds.pareto import frontier as cost_frontier
 from matchgym.bounds.pareto import largest_throughput
 from matchgym.envs.catalogues.matching_queues import hard, random_queue
 from matchgym.envs.instance import InputError
-from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance
+from matchgym.envs.matching_queues import QueueNetwork, load
 from matchgym.envs.single_queue import law_kernel, queue_frontier, static_throughput, sufficient_cap
 
 INSTANCES = 1000
@@ -169,7 +169,7 @@ EXPERIMENTS = {
 
 def run_frontier(instance: Any, progress: Progress) -> dict[str, Any]:
     """The frontier c, or a lower bound on it, with static rules and this package's policies as points."""
-    instance = MODEL.load(instance)
+    instance = load(instance)
     found = cost_frontier(instance, lambda share: progress(0.3 * share))
     points = []
     for k, (name, kind) in enumerate(POLICIES.items()):
@@ -192,7 +192,7 @@ def run_frontier(instance: Any, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _static_curve(instance: MatchingQueuesInstance) -> dict[str, list[float]] | None:
+def _static_curve(instance: QueueNetwork) -> dict[str, list[float]] | None:
     """Throughput and cost of the rules (k, p) of one queue; None for a network, where they have no formula."""
     if instance.n_suppliers > 1:
         return None
@@ -202,7 +202,7 @@ def _static_curve(instance: MatchingQueuesInstance) -> dict[str, list[float]] | 
     return {"throughput": targets.tolist(), "cost_rate": costs}
 
 
-def _point(instance: MatchingQueuesInstance, name: str, kind: Any) -> dict[str, Any] | None:
+def _point(instance: QueueNetwork, name: str, kind: Any) -> dict[str, Any] | None:
     """A policy's throughput and cost: exact where its chain is small, else with 95 % intervals; None if it cannot be fitted."""
     try:
         policy = kind().fit(instance)

@@ -29,7 +29,7 @@ from matchgym.bounds.matching_queues import nlp
 from matchgym.envs.base import Model
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Reals, RealTable, WordTable, kernel
 from matchgym.envs.instance import InputError, shorten
-from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance
+from matchgym.envs.matching_queues import MODEL, QueueNetwork
 from matchgym.envs.rng import uniform
 
 VARIANTS = ("printed", "simplified")
@@ -158,7 +158,7 @@ class PriorityRounding(CompiledPolicy):
     Params: ClassVar[type] = RoundingParams
     Memory: ClassVar[type] = RoundingMemory
     params_: RoundingParams
-    instance: MatchingQueuesInstance
+    instance: QueueNetwork
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class PriorityRounding(CompiledPolicy):
         self.eps, self.variant, self.short, self.caps = eps, variant, short, caps
 
     def fit(self, instance: Any) -> Self:
-        self.instance = MODEL.load(instance)
+        self.instance = self.model.load(instance)
         self.solution_ = solution = nlp(self.instance, self.short, self.caps).solution
         q, y = solution["q"], solution["y"]
         self.short_share_ = ((1.0 - q[:, :, -1]) * solution["p"]).sum(1)

@@ -24,7 +24,7 @@ from scipy.special import pdtrc
 from matchgym.bounds.chain import Box, Market, box_of, stationary_law
 from matchgym.envs.compile import kernel
 from matchgym.envs.instance import InputError
-from matchgym.envs.matching_queues import MatchingQueuesInstance
+from matchgym.envs.matching_queues import QueueNetwork
 
 TAILS = (1e-9, 1e-7)  # rate of what is lost to each cap, relative to the customers' rate; the second for large chains
 LONGEST_BUFFER = 5_000
@@ -54,7 +54,7 @@ class RoundedValue:
 class Rounding:
     """What defines the policy on an instance, and the short queues' box."""
 
-    instance: MatchingQueuesInstance
+    instance: QueueNetwork
     short: tuple[int, ...]
     q: NDArray[np.float64]  # (m, S, s + 1)
     y: NDArray[np.float64]  # (n, m)
@@ -65,7 +65,7 @@ class Rounding:
 
     @staticmethod
     def of(
-        instance: MatchingQueuesInstance,
+        instance: QueueNetwork,
         solution: dict[str, Any],
         eps: float,
         is_simplified: bool,

@@ -28,7 +28,7 @@ from matchgym.bounds.chain import Market, box_of, make_box, match_law, poisson_e
 from matchgym.bounds.queue_blocks import Block, BlockPolicy, Mixture, Prices, make_block, mix
 from matchgym.bounds.queue_proof import prove_cost, prove_pooled, prove_priced
 from matchgym.envs.instance import InputError, is_count, shorten, unknown
-from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance, pooled_frontier
+from matchgym.envs.matching_queues import MatchingQueuesInstance, QueueNetwork, load, pooled_frontier
 from matchgym.envs.single_queue import Segment, check_target, sufficient_cap, walk_hull
 
 KINDS = ("priced", "dlp", "optimum", "nlp", "dlp-tilde", "pooled", "fluid")  # the first is the default
@@ -66,7 +66,7 @@ def bound(instance: Any, kind: str = KINDS[0], short: Sequence[int] | None = Non
 
 def priced(instance: Any) -> Bound:
     """An upper bound on J = theta tau - c; `lower` too where it is exact. `solution` has the `match_rates` (n, m)."""
-    instance = MODEL.load(instance)
+    instance = load(instance)
     block = joint_block(instance)
     if block is not None:
         best = block.best(instance.rewards)
@@ -78,7 +78,7 @@ def priced(instance: Any) -> Bound:
     return _certified("priced", instance, mixture.value + 0.0, mixture.match_rates, mixture.prices, blocks, instance.rewards)
 
 
-def joint_block(instance: MatchingQueuesInstance) -> Block | None:
+def joint_block(instance: QueueNetwork) -> Block | None:
     """All queues in one block, cut off finely enough for the instance's rewards; None if that leaves too many states."""
     queues = range(instance.n_suppliers)
     if len(queues) == 1 and sufficient_cap(float(instance.offered[0])) <= LONG_QUEUE:
@@ -89,7 +89,7 @@ def joint_block(instance: MatchingQueuesInstance) -> Block | None:
         return None
 
 
-def separate_blocks(instance: MatchingQueuesInstance) -> list[Block]:
+def separate_blocks(instance: QueueNetwork) -> list[Block]:
     """One block per queue, without the queues that are too long for it."""
     caps = [sufficient_cap(float(offered)) for offered in instance.offered]
     return [make_block(instance, [i], [cap]) for i, cap in enumerate(caps) if cap <= LONG_QUEUE]
@@ -97,7 +97,7 @@ def separate_blocks(instance: MatchingQueuesInstance) -> list[Block]:
 
 def dlp(instance: Any) -> Bound:
     """c(tau*) of one queue; see `optimum`. InputError for a network."""
-    instance = MODEL.load(instance)
+    instance = load(instance)
     if instance.n_suppliers != 1:
         raise InputError(
             f"dlp is the programme of one queue, and instance {instance.name!r} has {instance.n_suppliers} supplier types: "
@@ -114,11 +114,11 @@ def optimum(instance: Any) -> Bound:
     law (S,) and actions (m, S), on the box `caps` in row-major order; `weight` of the second; and `match_rates` (n, m). `duals`
     has the price of throughput. Raises InputError for a network that is too large and for a target that cannot be attained.
     """
-    return _exact("optimum", MODEL.load(instance))
+    return _exact("optimum", load(instance))
 
 
 def _caps(
-    instance: MatchingQueuesInstance,
+    instance: QueueNetwork,
     queues: Sequence[int],
     rewards: NDArray[np.float64],
     purpose: str,
@@ -139,7 +139,7 @@ def _caps(
     return make_box(market, tail, worth, purpose, limit).caps
 
 
-def _exact(kind: str, instance: MatchingQueuesInstance) -> Bound:
+def _exact(kind: str, instance: QueueNetwork) -> Bound:
     """The hull walk on all queues jointly."""
     queues = range(instance.n_suppliers)
     target = instance.throughput_target
@@ -201,7 +201,7 @@ def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] |
     q (m, S, |short| + 1) of the short queue that an arriving customer takes, none being last, and the probability y (n, m)
     that a customer of type j is matched to the long queue i.
     """
-    instance = MODEL.load(instance)
+    instance = load(instance)
     short, caps = _short_queues(instance, short, caps)
     blocks = [make_block(instance, short, caps)] if short else []
     mixture = _at_target(instance, blocks)
@@ -218,7 +218,7 @@ def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] |
 
 
 def _short_queues(
-    instance: MatchingQueuesInstance, short: Sequence[int] | None, caps: Sequence[int] | None
+    instance: QueueNetwork, short: Sequence[int] | None, caps: Sequence[int] | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The short queues and their caps, as given or by the rule."""
     n = instance.n_suppliers
@@ -240,7 +240,7 @@ def _short_queues(
     return tuple(short), tuple(caps)
 
 
-def _short_cap(instance: MatchingQueuesInstance, i: int) -> int:
+def _short_cap(instance: QueueNetwork, i: int) -> int:
     return _caps(instance, [i], np.full(instance.costs.shape, float(instance.costs.max()) or 1.0), "nlp")[0]
 
 
@@ -258,7 +258,7 @@ def _lift(policies: list[tuple[float, BlockPolicy]], n_short: int) -> tuple[NDAr
 
 def dlp_tilde(instance: Any) -> Bound:
     """DLPtilde: one DLP per queue, coupled by the target (30) and the customers (31); a lower bound on c(tau*)."""
-    instance = MODEL.load(instance)
+    instance = load(instance)
     blocks = [make_block(instance, [i], [sufficient_cap(offered)]) for i, offered in enumerate(instance.offered)]
     mixture = _at_target(instance, blocks)
     return _certified("dlp-tilde", instance, -mixture.value, mixture.match_rates, mixture.prices, blocks, -instance.costs)
@@ -266,12 +266,12 @@ def dlp_tilde(instance: Any) -> Bound:
 
 def fluid(instance: Any) -> Bound:
     """The fluid LP; a lower bound on c(tau*) that ignores abandonment."""
-    instance = MODEL.load(instance)
+    instance = load(instance)
     mixture = _at_target(instance, [])
     return _certified("fluid", instance, -mixture.value, mixture.match_rates, mixture.prices, [], -instance.costs)
 
 
-def _at_target(instance: MatchingQueuesInstance, blocks: Sequence[Block]) -> Mixture:
+def _at_target(instance: QueueNetwork, blocks: Sequence[Block]) -> Mixture:
     """The programme of some blocks at the target, by two phases: the largest throughput, then the least cost."""
     pooled_frontier(instance)  # refuses a target that no policy attains
     target = instance.throughput_target
@@ -282,7 +282,7 @@ def _at_target(instance: MatchingQueuesInstance, blocks: Sequence[Block]) -> Mix
 
 def pooled(instance: Any) -> Bound:
     """DLP of the pooled queue (`matchgym.envs.matching_queues.pooled_frontier`); its dual is the default throughput price."""
-    instance = MODEL.load(instance)
+    instance = load(instance)
     segment = pooled_frontier(instance)
     offered = float(instance.supplier_rates.sum() / instance.departure_rates.min())
     one = MatchingQueuesInstance(
@@ -323,7 +323,7 @@ def _multipliers(prices: Prices, blocks: Sequence[Block], reduced: NDArray[np.fl
 
 def _certified(
     kind: str,
-    instance: MatchingQueuesInstance,
+    instance: QueueNetwork,
     value: float,
     rates: NDArray[np.float64],
     prices: Prices,
@@ -361,7 +361,7 @@ def _certified(
     )
 
 
-def _policy_certificate(instance: MatchingQueuesInstance, block: Block, policy: BlockPolicy) -> dict[str, Any]:
+def _policy_certificate(instance: QueueNetwork, block: Block, policy: BlockPolicy) -> dict[str, Any]:
     """Functions that enclose the throughput and the cost of a policy."""
     market = Market(
         instance.name, instance.supplier_rates, instance.departure_rates, instance.customer_rates, np.ones(instance.costs.shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from matchgym.bounds.matching_queues import dlp_tilde, joint_block
 from matchgym.envs.instance import InputError
-from matchgym.envs.matching_queues import MODEL, MatchingQueuesInstance
+from matchgym.envs.matching_queues import QueueNetwork, load
 from matchgym.envs.single_queue import FLAT, Point, Rest, static_throughput
 
 SMALL_STATES = 1_500  # joint states up to which the hull of a network is walked
@@ -28,7 +28,7 @@ class Frontier:
 
 def frontier(instance: Any, progress: Callable[[float], None] | None = None) -> Frontier:
     """All vertices of c for one queue and small networks, else the bound `dlp-tilde` on a grid of targets."""
-    instance = MODEL.load(instance)
+    instance = load(instance)
     block = joint_block(instance)
     if block is not None and (instance.n_suppliers == 1 or math.prod(cap + 1 for cap in block.caps) <= SMALL_STATES):
         most: Point = block.best(np.ones(instance.costs.shape))
@@ -46,7 +46,7 @@ def frontier(instance: Any, progress: Callable[[float], None] | None = None) -> 
     return Frontier("dlp-tilde", points)
 
 
-def largest_throughput(instance: MatchingQueuesInstance) -> float:
+def largest_throughput(instance: QueueNetwork) -> float:
     """That of the pooled queue: the largest there is if abandonment rates agree, else a bound on it."""
     return static_throughput(
         float(instance.supplier_rates.sum()), float(instance.departure_rates.min()), float(instance.customer_rates.sum())

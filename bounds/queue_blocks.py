@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from matchgym.bounds.chain import Box, Market, box_of, match_law, policy_iteration, stationary_law
 from matchgym.bounds.programme import HeldProgramme
-from matchgym.envs.matching_queues import MatchingQueuesInstance
+from matchgym.envs.matching_queues import QueueNetwork
 from matchgym.envs.single_queue import solve_queue
 
 GAP = 1e-11  # between the programme and its dual bound, relative: ends the column generation
@@ -67,7 +67,7 @@ class Block(Protocol):
 class QueueBlock:
     """One queue, solved by `matchgym.envs.single_queue`."""
 
-    def __init__(self, instance: MatchingQueuesInstance, queue: int, cap: int) -> None:
+    def __init__(self, instance: QueueNetwork, queue: int, cap: int) -> None:
         self.instance, self.queues, self.caps = instance, (queue,), (cap,)
 
     def best(self, rewards: NDArray[np.float64]) -> BlockPolicy:
@@ -88,7 +88,7 @@ class QueueBlock:
 class BoxBlock:
     """Several queues together: policy iteration on the box of their lengths, each time from the last policy on."""
 
-    def __init__(self, instance: MatchingQueuesInstance, queues: Sequence[int], caps: Sequence[int]) -> None:
+    def __init__(self, instance: QueueNetwork, queues: Sequence[int], caps: Sequence[int]) -> None:
         self.instance, self.queues, self.caps = instance, tuple(queues), tuple(caps)
         self._box = box_of(self._market(instance.costs), self.caps)
         self._last: NDArray[np.int64] | None = None
@@ -114,7 +114,7 @@ class BoxBlock:
         return BlockPolicy(found.gain, rates, law, found.bias, found.actions, self.instance.costs)
 
 
-def make_block(instance: MatchingQueuesInstance, queues: Sequence[int], caps: Sequence[int]) -> Block:
+def make_block(instance: QueueNetwork, queues: Sequence[int], caps: Sequence[int]) -> Block:
     """The block of some queues."""
     return QueueBlock(instance, queues[0], caps[0]) if len(queues) == 1 else BoxBlock(instance, queues, caps)
 
@@ -140,7 +140,7 @@ class Mixture:
 
 
 def mix(
-    instance: MatchingQueuesInstance,
+    instance: QueueNetwork,
     blocks: Sequence[Block],
     rewards: NDArray[np.float64],
     target: float | None = None,

@@ -20,7 +20,7 @@ from matchgym.bounds.bound import Proof
 from matchgym.bounds.box_proof import ExactRates, Table, exact_rates, exact_table, gain_bracket, policy_bracket
 from matchgym.bounds.rational import CertificateError, exact
 from matchgym.envs.instance import is_count, shorten
-from matchgym.envs.matching_queues import MatchingQueuesInstance
+from matchgym.envs.matching_queues import QueueNetwork
 
 
 def _prove(rates: ExactRates, rewards: Table, certificate: dict[str, Any]) -> tuple[Fraction, Fraction, Fraction | None]:
@@ -52,7 +52,7 @@ def _prove(rates: ExactRates, rewards: Table, certificate: dict[str, Any]) -> tu
     return upper, truncation, lower
 
 
-def prove_priced(instance: MatchingQueuesInstance, certificate: dict[str, Any]) -> Proof:
+def prove_priced(instance: QueueNetwork, certificate: dict[str, Any]) -> Proof:
     """An upper bound on J, and a lower bound on the best J where one block holds all queues."""
     if exact(certificate["theta"]) != 0:
         raise CertificateError("a certificate of priced has no target, so its theta must be 0.")
@@ -60,7 +60,7 @@ def prove_priced(instance: MatchingQueuesInstance, certificate: dict[str, Any]) 
     return Proof(lower=lower, upper=upper, truncation=truncation)
 
 
-def prove_cost(instance: MatchingQueuesInstance, certificate: dict[str, Any]) -> Proof:
+def prove_cost(instance: QueueNetwork, certificate: dict[str, Any]) -> Proof:
     """A lower bound on c(tau*), and an upper bound if the certificate has policies.
 
     Each policy has throughput at least tau_k and cost at most c_k; by mixing two of them at the start, c(tau*) is at most the
@@ -88,7 +88,7 @@ def prove_cost(instance: MatchingQueuesInstance, certificate: dict[str, Any]) ->
     return Proof(lower=lower, upper=min(found) if found else None, truncation=truncation)
 
 
-def prove_pooled(instance: MatchingQueuesInstance, certificate: dict[str, Any]) -> Proof:
+def prove_pooled(instance: QueueNetwork, certificate: dict[str, Any]) -> Proof:
     """As `prove_cost`, of the pooled queue."""
     own = exact_rates(instance)
     rates = ExactRates([sum(own.supplier, Fraction(0))], [min(own.departure)], own.customer)

@@ -19,7 +19,7 @@ The dynamics are those of stationary matching with rewards theta - c_ij, step by
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +34,18 @@ from matchgym.envs.stationary_matching_view import draw
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MatchingQueuesInstance(Instance):
-    """Rates per unit of time and costs per match, of n supplier types and m customer types."""
+class QueueNetwork(Instance):
+    """Base of the instances of matching queues: rates per unit of time; a subclass says where the costs come from.
 
-    model: ClassVar[str] = "matching_queues"
+    Programmes and policies take any network, whether its costs are fields or derived.
+    """
+
     joins: ClassVar[None] = None  # a customer who is not matched is lost
     words: ClassVar[tuple[str, str, str]] = ("supplier", "customer", "left unmatched")  # for pictures
 
     supplier_rates: NDArray[np.float64]  # (n,) > 0, arrivals per unit of time
     abandonment_rate: float | NDArray[np.float64]  # one for all or (n,), > 0, per waiting supplier and unit of time
     customer_rates: NDArray[np.float64]  # (m,) > 0, arrivals per unit of time
-    costs: NDArray[np.float64]  # (n, m) >= 0, per match
     throughput_target: float  # >= 0, matches per unit of time
     throughput_price: float | None = None  # theta >= 0, per match; None: the price at the target, see `price`
 
@@ -58,7 +59,6 @@ class MatchingQueuesInstance(Instance):
         else:
             checked["abandonment_rate"] = as_number("abandonment_rate", rate, positive=True)
         checked["customer_rates"] = as_array("customer_rates", self.customer_rates, 1, (None,), positive=True)
-        checked["costs"] = as_array("costs", self.costs, 2, (n, len(checked["customer_rates"])), positive=False)
         checked["throughput_target"] = as_number("throughput_target", self.throughput_target, positive=False)
         if self.throughput_price is not None:
             checked["throughput_price"] = as_number("throughput_price", self.throughput_price, positive=False)
@@ -70,6 +70,13 @@ class MatchingQueuesInstance(Instance):
                 f"supplier_rates[{offered.argmax()}] / abandonment_rate is {offered.max():.3g} waiting suppliers, above "
                 f"{base.MOST_OFFERED:.0e}; raise abandonment_rate or lower supplier_rates."
             )
+
+    if TYPE_CHECKING:  # when running, a property would become the default of a subclass's field
+
+        @property
+        def costs(self) -> NDArray[np.float64]:
+            """c_ij (n, m) >= 0, per match."""
+            ...
 
     @property
     def n_suppliers(self) -> int:
@@ -118,7 +125,26 @@ class MatchingQueuesInstance(Instance):
         return {"throughput": float(match_rates.sum()), "cost_rate": float((self.costs * match_rates).sum())}
 
 
-def pooled_frontier(instance: MatchingQueuesInstance) -> Segment:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatchingQueuesInstance(QueueNetwork):
+    """A network of n supplier types and m customer types with a table of costs."""
+
+    model: ClassVar[str] = "matching_queues"
+
+    costs: NDArray[np.float64]  # (n, m) >= 0, per match
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shape = self.n_suppliers, self.n_customers
+        object.__setattr__(self, "costs", as_array("costs", self.costs, 2, shape, positive=False))
+
+
+def load(source: Any) -> Any:
+    """The network meant by anything that `gym.make` takes; networks of other models are taken as they are."""
+    return source if isinstance(source, QueueNetwork) else MODEL.load(source)
+
+
+def pooled_frontier(instance: QueueNetwork) -> Segment:
     """The Pareto frontier at the target of one queue that pools all suppliers; a lower bound on c(tau*).
 
     It has arrivals sum_i lambda_i, abandonment min_i mu_i and costs min_i c_ij. Whatever a policy does with the n queues, it
@@ -146,12 +172,12 @@ State = extend_record(
 )
 
 
-def params(instance: MatchingQueuesInstance, initial_state: str, synchronised: bool) -> Any:
+def params(instance: QueueNetwork, initial_state: str, synchronised: bool) -> Any:
     """The numbers that the kernels read."""
     return Params(*base.params(instance, initial_state, synchronised), price=instance.price)
 
 
-def state(instance: MatchingQueuesInstance, batch: int) -> Any:
+def state(instance: QueueNetwork, batch: int) -> Any:
     """Zeroed rows."""
     matches, total_cost, throughput, cost_rate = np.zeros(batch, np.int64), np.zeros(batch), np.zeros(batch), np.zeros(batch)
     return State(*base.state(instance, batch), matches, total_cost, throughput, cost_rate)
