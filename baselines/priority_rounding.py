@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import pdtrc
 
 from matchgym.baselines.policy import CompiledPolicy, compiled
-from matchgym.baselines.preference_lists import customer_kernel, implied_masks, waiting_kernel
+from matchgym.baselines.preference_lists import customer_kernel, implied_masks
 from matchgym.baselines.rounding_chain import MAX_STATES, RoundedValue, Rounding, rounded_value
 from matchgym.baselines.tracked_discards import follow_discards_kernel
 from matchgym.baselines.tracked_suppliers import Nodes, longest_queue, quadrature
@@ -60,7 +60,7 @@ class RoundingParams(NamedTuple):
 
 class RoundingMemory(NamedTuple):
     stream: WordTable  # (B, 4)
-    buffers: IntegerTable  # (B, n m) V_ij
+    buffers: IntegerTable  # (B, m n) V_ij, by customer type
     known: IntegerTable  # (B, n) queues after the last decision
     tracked: IntegerTable  # (B, s) short queues without the discarded suppliers
     weight: RealTable  # (B, K) working space, as are the events below
@@ -92,33 +92,50 @@ def pick_kernel(rng, b, row):
 
 
 @kernel
+def algorithm_kernel(
+    rng, b, short_choice, long_choice, surplus_choice, is_contentious, is_simplified, waiting, buffers
+):  # fmt: skip
+    """Algorithm 1 at an arrival, with the rows of the customer's type: cumulative laws of i_s, i_l and i+, and buffers V.
+
+    `waiting` has the lengths of the long queues. Returns a place among the short queues, or their number plus a place among
+    the long ones, the first beyond them for no match.
+    """
+    n_short, n_long = len(short_choice), len(long_choice)
+    short = pick_kernel(rng, b, short_choice)
+    long = pick_kernel(rng, b, long_choice)
+    if short < n_short:
+        if is_contentious and long < n_long:
+            buffers[long] += 1
+        return short
+    if long < n_long:
+        if waiting[long] > 0:
+            return n_short + long
+        if is_simplified:
+            return n_short + n_long
+    if is_contentious:
+        surplus = pick_kernel(rng, b, surplus_choice)
+        if surplus < n_long and buffers[surplus] > 0:
+            buffers[surplus] -= 1
+            if waiting[surplus] > 0:
+                return n_short + surplus
+    return n_short + n_long
+
+
+@kernel
 def decide_kernel(params, memory, b, obs, rng):
-    """Algorithm 1 at an arrival."""
+    """The queue that Algorithm 1 takes at an arrival, n for none."""
     m, n = params.long_choice.shape
+    n_short = len(params.short)
     j = customer_kernel(obs, n)
     state = 0
-    for a in range(len(params.short)):
+    for a in range(n_short):
         state = state * (params.caps[a] + 1) + memory.tracked[b, a]
     row = j * (len(params.short_choice) // m) + state
-
-    short = pick_kernel(rng, b, params.short_choice[row])
-    long = pick_kernel(rng, b, params.long_choice[j])
-    if short < len(params.short):
-        if params.is_contentious[j] and long < n:
-            memory.buffers[b, long * m + j] += 1
-        return params.short[short]
-    if long < n:
-        if waiting_kernel(obs, long) > 0:
-            return long
-        if params.is_simplified:
-            return n
-    if params.is_contentious[j]:
-        surplus = pick_kernel(rng, b, params.surplus_choice[j])
-        if surplus < n and memory.buffers[b, surplus * m + j] > 0:
-            memory.buffers[b, surplus * m + j] -= 1
-            if waiting_kernel(obs, surplus) > 0:
-                return surplus
-    return n
+    chosen = algorithm_kernel(
+        rng, b, params.short_choice[row], params.long_choice[j], params.surplus_choice[j], params.is_contentious[j],
+        params.is_simplified, obs, memory.buffers[b, j * n : (j + 1) * n],
+    )  # fmt: skip
+    return params.short[chosen] if chosen < n_short else chosen - n_short
 
 
 @kernel
@@ -187,9 +204,9 @@ class PriorityRounding(CompiledPolicy):
         self.params_ = RoundingParams(
             short=np.array(solution["short"], np.int64),
             caps=np.array(solution["caps"], np.int64),
-            short_choice=_rounded_up(q[:, :, :-1].cumsum(2).reshape(len(q) * q.shape[1], len(solution["short"]))),
+            short_choice=rounded_up(q[:, :, :-1].cumsum(2).reshape(len(q) * q.shape[1], len(solution["short"]))),
             long_choice=((1 - self.eps) * y.T).cumsum(1),
-            surplus_choice=_rounded_up(surplus.T.cumsum(1)),
+            surplus_choice=rounded_up(surplus.T.cumsum(1)),
             is_contentious=self.contentious_.astype(np.int64),
             is_simplified=int(self.variant == "simplified"),
             is_tracking=int(is_tracking),
@@ -232,6 +249,6 @@ class PriorityRounding(CompiledPolicy):
         return rounded_value(rounding, MAX_STATES if max_states is None else max_states)
 
 
-def _rounded_up(cumulative: NDArray[np.float64]) -> NDArray[np.float64]:
+def rounded_up(cumulative: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cumulative probabilities (rows, k) with totals that miss 1 by rounding set to 1."""
     return np.where(cumulative > 1 - 1e-12, 1.0, cumulative)

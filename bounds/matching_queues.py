@@ -202,22 +202,30 @@ def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] |
     that a customer of type j is matched to the long queue i.
     """
     instance = load(instance)
-    short, caps = _short_queues(instance, short, caps)
+    short, caps = short_queues(instance, short, caps)
     blocks = [make_block(instance, short, caps)] if short else []
     mixture = _at_target(instance, blocks)
-    y = mixture.match_rates / instance.customer_rates
-    y[list(short)] = 0.0
-    solution: dict[str, Any] = {"short": short, "caps": caps, "y": y}
-    if short:
-        solution["p"], solution["q"] = _lift(mixture.policies[0], len(short))
-    else:
-        solution["p"], solution["q"] = np.ones(1), np.ones((instance.n_customers, 1, 1))
+    solution = programme_solution(instance, short, caps, mixture)
     found = _certified("nlp", instance, -mixture.value, mixture.match_rates, mixture.prices, blocks, -instance.costs, solution)
     found.report.update(short=list(short), caps=list(caps))
     return found
 
 
-def _short_queues(
+def programme_solution(
+    instance: QueueNetwork, short: Sequence[int], caps: Sequence[int], mixture: Mixture
+) -> dict[str, Any]:  # fmt: skip
+    """What Priority Rounding reads off a solution of the programme with one block of the queues `short`; see `nlp`."""
+    y = mixture.match_rates / instance.customer_rates
+    y[list(short)] = 0.0
+    solution: dict[str, Any] = {"short": tuple(short), "caps": tuple(caps), "y": y, "match_rates": mixture.match_rates}
+    if short:
+        solution["p"], solution["q"] = _lift(mixture.policies[0], len(short))
+    else:
+        solution["p"], solution["q"] = np.ones(1), np.ones((instance.n_customers, 1, 1))
+    return solution
+
+
+def short_queues(
     instance: QueueNetwork, short: Sequence[int] | None, caps: Sequence[int] | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The short queues and their caps, as given or by the rule."""

@@ -24,7 +24,7 @@ from matchgym.envs import matching_queues as base
 from matchgym.envs.base import Env, VectorEnv
 from matchgym.envs.catalogues.euclidean_matching import CATALOGUE
 from matchgym.envs.euclidean_matching_view import draw
-from matchgym.envs.instance import InputError, as_array
+from matchgym.envs.instance import SMALLEST, InputError, as_array
 from matchgym.envs.matching_queues import MatchingQueuesInstance, QueueNetwork
 
 
@@ -84,10 +84,8 @@ class EuclideanMatchingInstance(QueueNetwork):
 def distances(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances (n, m) between points (n, d) and others (m, d); those too small for a cost count as 0."""
     found = np.sqrt(((points[:, None, :] - others[None, :, :]) ** 2).sum(2))
-    return np.where(found < SMALLEST_DISTANCE, 0.0, found)
+    return np.where(found < SMALLEST, 0.0, found)
 
-
-SMALLEST_DISTANCE = 1e-12
 
 MODEL = dataclasses.replace(base.MODEL, instance_type=EuclideanMatchingInstance, catalogue=CATALOGUE, draw=draw)
 

@@ -52,7 +52,9 @@ def _map(canvas: Canvas, instance: Any, shown: Scene) -> None:
             canvas.circle(x, y, 2.5, FAINT)
     for i in np.argsort(-shown.queue, kind="stable").tolist():  # small dots above large ones
         if shown.queue[i] > 0:
-            canvas.circle(*places[i], max(3.0, unit * math.sqrt(float(shown.queue[i]))), GREEN if i == shown.best else PALE_BLUE)
+            canvas.circle(
+                *places[i], max(3.0, unit * math.sqrt(float(shown.queue[i]))), GREEN if i == shown.best else PALE_BLUE
+            )
             canvas.circle(*places[i], 2.5, BLUE)
     if shown.last_supplier >= 0:
         ends = spot(instance.customer_locations[shown.last_customer])

@@ -39,8 +39,8 @@ def _fields(
 def toy() -> Fields:
     """On a line, a supplier at 0, a customer at 0.5, all rates 1: throughput at most 0.41802..., each match costs 0.5.
 
-    The suppliers waiting are a birth-death chain with births 1 and deaths l + 1, so that Pr[L = 0] = 1 / (e - 1) if everybody is
-    served: at the price 1 the best reward is (1 - 1 / (e - 1)) (1 - 0.5) per unit of time.
+    The number waiting is a birth-death chain with births 1 and deaths l + 1 if everybody is served, so that Pr[L = 0] is
+    1 / (e - 1): at the price 1 the best reward is (1 - 1 / (e - 1)) (1 - 0.5) per unit of time.
     """
     return _fields("toy", [[0.0]], [[0.5]], [1.0], [1.0], 1.0, 0.4, 1.0)
 
@@ -58,7 +58,7 @@ def line() -> Fields:
 
 
 def uniform(n: int, m: int, dimension: int, seed: int, load: float = 0.6, name: str = "") -> Fields:
-    """Locations uniform in the unit cube, rates uniform on (0.5, 1.5), abandonment 1; the target is `load` of the scarcer side."""
+    """Places uniform in the unit cube, rates uniform on (0.5, 1.5), abandonment 1; the target is `load` of the scarcer side."""
     rng = np.random.default_rng(seed)
     suppliers, customers = rng.uniform(size=(n, dimension)).round(4), rng.uniform(size=(m, dimension)).round(4)
     supplier_rates, customer_rates = rng.uniform(0.5, 1.5, n).round(3), rng.uniform(0.5, 1.5, m).round(3)
@@ -88,7 +88,7 @@ def town() -> Fields:
     return _fields("town", suppliers, customers, *rates, 0.1, 4.8, PRICES["town"])
 
 
-PRICES = {"corners": None, "line": None, "town": None}
+PRICES = {"corners": 1.0246, "line": 0.4768, "plane-12x12": 0.3581, "town": 0.2033, "plane-200x200": 0.0846}
 
 CATALOGUE: dict[str, Callable[[], Fields]] = {
     "corners": corners,
