@@ -11,8 +11,8 @@ throughput t in cell C, the target is shared out by the fractional min-knapsack 
          sum_{u,k} zeta_k x(u, k) >= tau*
          x >= 0
 
-and every cell of kind u gets t_u = sum_k zeta_k x(u, k) / r_u, which costs no more since phi is convex. The exact analogue is to
-let every cell maximise theta t - phi(C, t) at one common price theta.
+and every cell of kind u gets t_u = sum_k zeta_k x(u, k) / r_u, which costs no more since phi is convex. The exact analogue is
+to let every cell maximise theta t - phi(C, t) at one common price theta.
 """
 
 import math
@@ -88,7 +88,7 @@ class Grid:
     def cells(self, inner: float | None, merging: str) -> list[Cell]:
         """The cells with both suppliers and customers, in the order of their places.
 
-        `inner` is the side of the inner grid: 0 for none, and None for the finest in each cell of side eta, eta / 2, eta / 4, ...
+        `inner` is the side of the inner grid: 0 for none, and None for the finest in each cell of side 0, or eta, eta / 2, ...
         that leaves at most JOINT_STATES joint queue lengths.
         """
         suppliers, customers = (
@@ -124,7 +124,7 @@ def merged(
     inner: float,
     merging: str,
 ) -> Cell:
-    """A cell of side `extent` that begins at `corner` (d,), with the suppliers of one inner square and abandonment rate as one queue.
+    """A cell of side `extent` that begins at `corner` (d,); suppliers of an inner square are one queue per abandonment rate.
 
     merging "snapped" is the paper's: customers of one inner square are one group, and costs are the distances between middle
     points of squares. With "mean" customers stay apart, and a cost is the mean over the suppliers of the queue. Both are within

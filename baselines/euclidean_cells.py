@@ -304,8 +304,8 @@ class EuclideanCells(MatchingPolicy):
         cell, network = plan.cell, plan.cell.network
         if cell.is_merged:
             raise InputError(
-                f"an exact value of EuclideanCells on {self.instance.name!r} needs inner=0: a cell has both virtual buffers and "
-                "merged suppliers."
+                f"an exact value of EuclideanCells on {self.instance.name!r} needs inner=0: one of its cells has both virtual "
+                "buffers and merged suppliers."
             )
         rounding = Rounding.of(network, plan.solution, self.eps, self.variant == "simplified", plan.contentious)
         found = rounded_value(rounding, MAX_STATES if max_states is None else max_states)
@@ -340,7 +340,7 @@ def theory(dimension: int, eps: float, throughput: float, cost: float) -> dict[s
 
 def tables(instance: EuclideanMatchingInstance, plans: list[Plan], eps: float, variant: str) -> CellsParams:
     """All cells, one after the other."""
-    n, m = instance.costs.shape
+    m = instance.n_customers
     cell, group = np.full(m, -1), np.zeros(m, np.int64)
     queues, caps, n_queues, n_short = [], [], [0], []
     short, first_short, long, surplus, first_long, contentious = [np.zeros(0)], [], [np.zeros(0)], [np.zeros(0)], [], []

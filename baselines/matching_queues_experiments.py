@@ -4,6 +4,7 @@ The adaptivity gap is static / adaptive: the cost of the best rule (k, p) that i
 at the same throughput; 1 where both are 0.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from matchgym.baselines.evaluation import evaluate
 from matchgym.baselines.exact import exact_value
 from matchgym.baselines.experiments import Experiment, Progress
 from matchgym.baselines.matching_queues import POLICIES, static_threshold
+from matchgym.baselines.policy import Policy
 from matchgym.bounds.pareto import frontier as cost_frontier
 from matchgym.bounds.pareto import largest_throughput
 from matchgym.envs.catalogues.matching_queues import hard, random_queue
@@ -167,17 +169,19 @@ EXPERIMENTS = {
 }
 
 
-def run_frontier(instance: Any, progress: Progress) -> dict[str, Any]:
+def run_frontier(
+    instance: Any, progress: Progress, policies: Mapping[str, type[Policy]] = POLICIES, env_id: str = "MatchingQueues-v0"
+) -> dict[str, Any]:  # fmt: skip
     """The frontier c, or a lower bound on it, with static rules and this package's policies as points."""
     instance = load(instance)
     found = cost_frontier(instance, lambda share: progress(0.3 * share))
     points = []
-    for k, (name, kind) in enumerate(POLICIES.items()):
-        progress(0.3 + 0.7 * k / len(POLICIES))
+    for k, (name, kind) in enumerate(policies.items()):
+        progress(0.3 + 0.7 * k / len(policies))
         if name != "random":
-            points.append(_point(instance, name, kind))
+            points.append(_point(instance, name, kind, env_id))
     return {
-        "id": "MatchingQueues-v0",
+        "id": env_id,
         "instance": instance.name,
         "sha256": instance.sha256,
         "throughput_target": instance.throughput_target,
@@ -202,7 +206,7 @@ def _static_curve(instance: QueueNetwork) -> dict[str, list[float]] | None:
     return {"throughput": targets.tolist(), "cost_rate": costs}
 
 
-def _point(instance: QueueNetwork, name: str, kind: Any) -> dict[str, Any] | None:
+def _point(instance: QueueNetwork, name: str, kind: Any, env_id: str) -> dict[str, Any] | None:
     """A policy's throughput and cost: exact where its chain is small, else with 95 % intervals; None if it cannot be fitted."""
     try:
         policy = kind().fit(instance)
@@ -212,7 +216,7 @@ def _point(instance: QueueNetwork, name: str, kind: Any) -> dict[str, Any] | Non
         rates = instance.measures(exact_value(policy, EXACT_STATES).match_rates)
         return {"policy": name, "is_exact": True, **rates}
     except InputError:
-        found = evaluate(policy, "MatchingQueues-v0", instance, REPLICATIONS, WARMUP, DECISIONS).rates
+        found = evaluate(policy, env_id, instance, REPLICATIONS, WARMUP, DECISIONS).rates
         intervals = {f"{key}_interval": [interval.low, interval.high] for key, interval in found.items()}
         return {"policy": name, "is_exact": False, **{key: each.mean for key, each in found.items()}, **intervals}
 
@@ -250,5 +254,5 @@ def draw_frontier(figure: Any, data: dict[str, Any]) -> None:
             axes.plot([x, x], [low, high], color=INK, linewidth=1, zorder=3)
     axes.set_xlabel("throughput, matches per unit of time")
     axes.set_ylabel("cost per unit of time")
-    axes.set_title(f"MatchingQueues-v0, {data['instance']}", loc="left", fontsize=11)
+    axes.set_title(f"{data['id']}, {data['instance']}", loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
