@@ -192,6 +192,7 @@ class CellProgramme:
         else:
             self.short, self.caps = tuple(range(network.n_suppliers)), caps
         self.blocks = [make_block(network, self.short, self.caps)] if self.short else []
+        self._costs: dict[float, float] = {}
         self._most: Mixture | None = None
         self._known: Sequence[Sequence[BlockPolicy]] | None = None
 
@@ -220,7 +221,9 @@ class CellProgramme:
 
     def cost(self, target: float) -> float:
         """phi(C, target)."""
-        return max(0.0, -self._mixture(target).value) if target > 0 else 0.0
+        if target not in self._costs:
+            self._costs[target] = max(0.0, -self._mixture(target).value) if target > 0 else 0.0
+        return self._costs[target]
 
     def _mixture(self, target: float) -> Mixture:
         aim = min(target, self.largest * (1 - FEASIBLE))

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.baselines.cell_grid import MERGINGS, Cell, CellProgramme, Grid, share_out, throughput_menu
-from matchgym.baselines.exact import best_of
+from matchgym.baselines.exact import best_of, chain_value
 from matchgym.baselines.policy import compiled
 from matchgym.baselines.preference_lists import MatchingPolicy, customer_kernel, waiting_kernel
 from matchgym.baselines.priority_rounding import VARIANTS, algorithm_kernel, rounded_up
 from matchgym.baselines.rounding_chain import MAX_STATES, Rounding, rounded_value
-from matchgym.bounds.chain import Market, make_box, policy_value
+from matchgym.bounds.chain import Box, Market
 from matchgym.envs.base import Model
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Reals, RealTable, WordTable, kernel
 from matchgym.envs.euclidean_matching import MODEL, EuclideanMatchingInstance
@@ -325,10 +325,11 @@ class EuclideanCells(MatchingPolicy):
             instance.customer_rates[customers],
             instance.rewards[place],
         )
-        box = make_box(market, 1e-16, np.ones(len(own)), "an exact value", max_states)
-        states = box.queues.T.astype(float)
-        match = np.array([self._cell_law(plan, states, int(j)).T for j in customers])
-        value = policy_value(box, match)
+
+        def law_of(box: Box) -> NDArray[np.float64]:
+            return np.array([self._cell_law(plan, box.queues.T.astype(float), int(j)).T for j in customers])
+
+        value = chain_value(market, law_of, type(self).__name__, max_states)
         return place, value.match_rates, value.error
 
 

@@ -1,14 +1,15 @@
 """Exact long-run values of policies on small instances of matching with waiting suppliers, and the best of several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matchgym.baselines.evaluation import evaluate
 from matchgym.baselines.policy import Policy
 from matchgym.bounds.chain import Box, PolicyValue, make_box, policy_value
-from matchgym.envs.instance import InputError
+from matchgym.envs.instance import InputError, Rates
 
 ERROR = 1e-10  # of an exact value, relative to the reward flow
 SMALL_STATES = 20_000  # `best_of` solves chains up to this size and simulates beyond
@@ -27,17 +28,22 @@ def exact_value(policy: Policy, max_states: int | None = None) -> PolicyValue:
         return own
     found, markov = policy.acting.equivalent()
     instance: Any = found
+    return chain_value(instance, lambda box: _law(markov, box), type(policy.acting).__name__, max_states)
+
+
+def chain_value(
+    instance: Rates, law_of: Callable[[Box], NDArray[np.float64]], name: str, max_states: int | None = None
+) -> PolicyValue:  # fmt: skip
+    """The value of a stationary policy, called `name`, whose law on a box of queues is match[j, i, s] = law_of(box)."""
     scale = float(instance.customer_rates @ np.abs(instance.rewards).max(0)) or 1.0
     tail = 1e-12
     while True:
         box = make_box(instance, tail, np.ones(instance.n_suppliers), "an exact value", max_states)
-        value = policy_value(box, _law(markov, box))
+        value = policy_value(box, law_of(box))
         if value.error <= ERROR * scale:
             return value
         if tail < 1e-40:
-            raise InputError(
-                f"the chain of {type(policy.acting).__name__} on {instance.name!r} is too ill-conditioned to be exact."
-            )
+            raise InputError(f"the chain of {name} on {instance.name!r} is too ill-conditioned to be exact.")
         tail *= 1e-4
 
 

@@ -14,6 +14,7 @@ from matchgym.baselines.euclidean_cells import EuclideanCells, theory
 from matchgym.baselines.euclidean_matching import POLICIES, exact_value, shared_levels
 from matchgym.baselines.matching_queues import POLICIES as NETWORK_POLICIES
 from matchgym.baselines.priority_rounding import PriorityRounding
+from matchgym.bounds import matching_queues
 from matchgym.bounds.euclidean_matching import bound
 from matchgym.bounds.pareto import hull
 from matchgym.envs.euclidean_matching import MODEL, EuclideanMatchingInstance
@@ -138,7 +139,7 @@ def vertices_of(programme):
     return [(point.throughput, point.cost) for point in hull(lambda price: block.best(price - costs), Rest(), most)]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_knapsack_is_the_equal_price_allocation(seed):
     """min sum phi_C(t_C) = max over theta of theta tau - sum_C max_t (theta t - phi_C(t)), attained at a slope of some phi."""
     programmes = programmes_of(clusters(seed))
@@ -209,13 +210,14 @@ def test_one_cell_at_a_price_is_optimal():
 
 
 @pytest.mark.parametrize("variant", ["printed", "simplified"])
-def test_one_cell_at_the_target_is_priority_rounding(variant):
-    """With short and long queues and contentious types, the network solver and the cell's agree in all match rates; and the
+def test_one_cell_at_the_target_is_priority_rounding(variant, monkeypatch):
+    """With a short and a long queue and contentious types, the network solver and the cell's agree in all match rates; and the
     cell's kernel agrees with them in a simulation."""
+    monkeypatch.setattr(matching_queues, "SHORT_STATES", 20)
     instance = dataclasses.replace(
-        random_map(4, 3, 3, price=1.0, target=5.5),
-        supplier_rates=np.array([1.0, 2.0, 60.0]),
-        customer_rates=np.array([2.0, 3.0, 2.0]),
+        random_map(4, 2, 2, price=1.0, target=4.5),
+        supplier_rates=np.array([1.0, 8.0]),
+        customer_rates=np.array([2.0, 3.0]),
     )
     policy = EuclideanCells(side=1.0, inner=0.0, allocation="target", variant=variant).fit(instance)
     whole = PriorityRounding(variant=variant).fit(instance.network)
@@ -228,12 +230,12 @@ def test_one_cell_at_the_target_is_priority_rounding(variant):
     assert agrees(found.objective, own.mean)
     assert agrees(found.rates["throughput"], own.match_rates.sum())
     with pytest.raises(InputError, match="buffers"):
-        policy.predict(np.eye(6, dtype=np.float32)[3:], deterministic=True)
+        policy.predict(np.eye(4, dtype=np.float32)[2:], deterministic=True)
 
 
 def test_merged_suppliers_against_their_chain():
-    """The nearest who waits: the exact chain of four suppliers in fewer queues, and the kernel in a simulation."""
-    instance = random_map(8, 4, 4, price=0.7)
+    """The nearest who waits: the exact chain of three suppliers in fewer queues, and the kernel in a simulation."""
+    instance = random_map(8, 3, 4, price=0.7)
     for arguments in ({"side": 1.0, "inner": 0.5}, {"side": 0.6, "inner": 0.3, "costs": "snapped"}, {"side": 0.5}):
         policy = EuclideanCells(**arguments).fit(instance)
         own = exact_value(policy)
@@ -245,7 +247,7 @@ def test_merged_suppliers_against_their_chain():
 
 def test_merging_keeps_the_throughput():
     """A queue of merged suppliers is one birth-death process: the programme's throughput is the chain's."""
-    policy = EuclideanCells(side=1.0, inner=1.0).fit(random_map(8, 4, 4, price=0.7))
+    policy = EuclideanCells(side=1.0, inner=1.0).fit(random_map(8, 3, 4, price=0.7))
     assert len(policy.plans_[0].cell.queues) == 1
     assert exact_value(policy).match_rates.sum() == pytest.approx(policy.planned_[0], abs=1e-6)
 
