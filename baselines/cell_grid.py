@@ -31,12 +31,13 @@ from matchgym.bounds.queue_blocks import BlockPolicy, Mixture, Prices, make_bloc
 from matchgym.envs.euclidean_matching import EuclideanMatchingInstance, distances
 from matchgym.envs.instance import SMALLEST, InputError
 from matchgym.envs.matching_queues import MatchingQueuesInstance
-from matchgym.envs.single_queue import sufficient_cap
+from matchgym.envs.single_queue import sufficient_cap, walk_hull
 
 JOINT_STATES = 1_000  # of the queues of a cell where the inner grid is chosen by rule
 FINEST = 12  # halvings of a cell's side, at most
 TAIL = 1e-3  # share of a cell's suppliers who meet a queue at the cap of such a cell
-MERGINGS = ("mean", "snapped")
+TIE = 1e-9  # of a cost with a reach, relative: keeps the choices of the programme
+MERGINGS = ("nearest", "mean", "snapped")
 
 
 def grid_cells(locations: NDArray[np.float64], side: float, shift: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -127,8 +128,9 @@ def merged(
     """A cell of side `extent` that begins at `corner` (d,); suppliers of an inner square are one queue per abandonment rate.
 
     merging "snapped" is the paper's: customers of one inner square are one group, and costs are the distances between middle
-    points of squares. With "mean" customers stay apart, and a cost is the mean over the suppliers of the queue. Both are within
-    inner sqrt(d), half of it at each end, of the distance of any match.
+    points of squares. Otherwise customers stay apart, and a cost is a mean over the suppliers of the queue: with "mean" in
+    proportion to their rates, with "nearest" by the probability that they are the nearest who waits, if somebody does, when
+    nobody is ever matched. All are within inner sqrt(d), half of it at each end, of the distance of any match.
     """
     own, theirs = instance.supplier_locations[suppliers], instance.customer_locations[customers]
     if inner > 0:
@@ -143,10 +145,11 @@ def merged(
     )
     queue_of = np.unique(np.column_stack([squares, mu]), axis=0, return_inverse=True)[1].ravel()
     queues = [np.flatnonzero(queue_of == q) for q in range(queue_of.max() + 1)]
-    if merging == "mean":
+    if merging != "snapped":
         groups = [np.array([j]) for j in range(len(customers))]
         distance = instance.costs[np.ix_(suppliers, customers)]
-        costs = np.array([rates[queue] @ distance[queue] / rates[queue].sum() for queue in queues])
+        mean_cost = nearest_cost if merging == "nearest" else average_cost
+        costs = np.array([mean_cost(rates[queue] / mu[queue], distance[queue]) for queue in queues])
     else:
         group_of = np.unique(squares_of_customers, axis=0, return_inverse=True)[1].ravel()
         groups = [np.flatnonzero(group_of == g) for g in range(group_of.max() + 1)]
@@ -163,6 +166,20 @@ def merged(
         throughput_price=instance.price if instance.price >= SMALLEST else 0.0,
     )
     return Cell([suppliers[queue] for queue in queues], [customers[group] for group in groups], network)
+
+
+def average_cost(offered: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean distance (l,) of suppliers (k,) to customers (l,), from distance (k, l)."""
+    return offered @ distance / offered.sum()
+
+
+def nearest_cost(offered: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean distance (l,) to the nearest supplier who waits, given that one does, if queue i is Poisson(offered[i])."""
+    order = np.argsort(distance, axis=0, kind="stable")
+    ranked, present = np.take_along_axis(distance, order, 0), offered[order]
+    before = present.cumsum(0) - present
+    weights = -np.exp(-before) * np.expm1(-present)
+    return (weights * ranked).sum(0) / -np.expm1(-offered.sum())
 
 
 def coarse_caps(network: MatchingQueuesInstance) -> tuple[int, ...] | None:
@@ -197,27 +214,40 @@ class CellProgramme:
         self._known: Sequence[Sequence[BlockPolicy]] | None = None
 
     def at_price(self) -> dict[str, Any]:
-        """The solution for the price theta, as `matchgym.bounds.matching_queues.nlp` has it."""
-        if len(self.short) == self.network.n_suppliers:  # nothing couples the block to anything
-            best = self.blocks[0].best(self.network.rewards)
-            free = Prices(0.0, np.zeros(self.network.n_customers), np.zeros(self.network.n_suppliers))
-            found = Mixture(best.gain, free, best.match_rates, [[(1.0, best)]], [[best]])
-        else:
+        """The solution for the price theta, as `matchgym.bounds.matching_queues.nlp` has it; and `reach` (S, queues), the
+        costs up to which a match is worth it: theta less the worth of the supplier, where that is known.
+        """
+        n, price = self.network.n_suppliers, self.network.price
+        if len(self.short) < n:
             found = mix(self.network, self.blocks, self.network.rewards)
-        return programme_solution(self.network, self.short, self.caps, found)
+            states = len(found.policies[0][0][1].law) if self.short else 1
+            reach = np.full((states, n), price)
+        else:
+            best = self.blocks[0].best(self.network.rewards)
+            found, reach = self._alone(best), reaches(price, best.bias, self.caps)
+        return programme_solution(self.network, self.short, self.caps, found) | {"reach": reach}
 
     @property
     def largest(self) -> float:
         """The largest throughput."""
         if self._most is None:
-            self._most = mix(self.network, self.blocks, np.ones(self.network.costs.shape))
-            self._known = self._most.found
+            everybody = np.ones(self.network.costs.shape)
+            if len(self.short) == self.network.n_suppliers:
+                self._most = self._alone(self.blocks[0].best(everybody))
+            else:
+                self._most = mix(self.network, self.blocks, everybody)
+                self._known = self._most.found
         return self._most.value
 
+    def _alone(self, policy: BlockPolicy) -> Mixture:
+        """A policy of the one block where all queues are short, so that nothing couples it to anything."""
+        free = Prices(0.0, np.zeros(self.network.n_customers), np.zeros(self.network.n_suppliers))
+        return Mixture(policy.gain, free, policy.match_rates, [[(1.0, policy)]], [[policy]])
+
     def at_target(self, target: float) -> dict[str, Any]:
-        """The solution of least cost for a throughput of at least `target`, at most the largest."""
-        found = self._mixture(target)
-        return programme_solution(self.network, self.short, self.caps, found)
+        """The solution of least cost for a throughput of at least `target`, at most the largest; any cost is within `reach`."""
+        found = programme_solution(self.network, self.short, self.caps, self._mixture(target))
+        return found | {"reach": np.full((len(found["p"]), self.network.n_suppliers), np.inf)}
 
     def cost(self, target: float) -> float:
         """phi(C, target)."""
@@ -226,10 +256,27 @@ class CellProgramme:
         return self._costs[target]
 
     def _mixture(self, target: float) -> Mixture:
-        aim = min(target, self.largest * (1 - FEASIBLE))
-        found = mix(self.network, self.blocks, -self.network.costs, aim, self._known)
-        self._known = found.found  # policies met once are good starts for the next target
-        return found
+        aim, costs = min(target, self.largest * (1 - FEASIBLE)), self.network.costs
+        if len(self.short) < self.network.n_suppliers:
+            found = mix(self.network, self.blocks, -costs, aim, self._known)
+            self._known = found.found  # policies met once are good starts for the next target
+            return found
+        assert self._most is not None
+        block, (_, most) = self.blocks[0], self._most.policies[0][0]
+        idle = block.best(-np.ones(costs.shape))
+        segment = walk_hull(lambda price: block.best(price - costs), most, aim, idle)
+        weights = [(segment.weight, segment.right), (1 - segment.weight, segment.left)]
+        parts = sorted(((w, policy) for w, policy in weights if w > 0), key=lambda part: -part[0])
+        rates = sum((w * policy.match_rates for w, policy in parts), np.zeros(costs.shape))
+        prices = Prices(segment.price, np.zeros(self.network.n_customers), np.zeros(self.network.n_suppliers))
+        return Mixture(-segment.cost, prices, rates, [parts], [])
+
+
+def reaches(price: float, bias: NDArray[np.float64], caps: Sequence[int]) -> NDArray[np.float64]:
+    """theta - (h(l) - h(l - e_q)) (S, queues) for a bias h (S,) on a box of caps; theta where queue q is empty."""
+    h = bias.reshape([cap + 1 for cap in caps])
+    worth = [np.diff(h, axis=q, prepend=h.take([0], axis=q)).ravel() for q in range(len(caps))]
+    return price + TIE * (price + np.abs(bias).max()) - np.array(worth).T
 
 
 def throughput_menu(target: float, n_cells: int, eps: float) -> NDArray[np.float64]:

@@ -4,7 +4,8 @@
 2. In each cell, snap locations to an inner grid and merge equal ones: suppliers into queues, customers into groups.
 3. Solve the Network LP of each cell, at the common price theta or at the cell's share of the throughput target.
 4. Follow Algorithm 1 (Priority Rounding) in the customer's cell, as for the merged network, and take from the chosen queue
-   the nearest supplier who waits.
+   the nearest supplier who waits. Merging hides how far away he is: at the price theta the match is left out if its reward
+   is less than the worth of a supplier of that queue, h(l) - h(l - e) with h the bias of the cell's programme.
 
 All cells stand in flat tables, so that one kernel serves them all. A queue beyond its cap is treated as one at the cap.
 """
@@ -47,6 +48,8 @@ class CellsParams(NamedTuple):
     surplus_choice: Reals  # and of i+
     is_contentious: Integers  # (G,)
     is_simplified: Integer
+    first_reach: Integers  # (C,) where a cell's rows of `reach` begin, one row per state of its short queues
+    reach: Reals  # of each queue of the cell: matches of higher cost are left out
     costs: RealTable  # (n, m)
 
 
@@ -92,6 +95,8 @@ def cells_kernel(params, memory, b, obs, mask, rng):
             i = params.suppliers[place]
             if waiting_kernel(obs, i) > 0 and (nearest == n or params.costs[i, j] < params.costs[nearest, j]):
                 nearest = i
+    if nearest < n and params.costs[nearest, j] > params.reach[params.first_reach[cell] + state * (last - first) + q - first]:
+        return n
     return nearest
 
 
@@ -146,13 +151,13 @@ class EuclideanCells(MatchingPolicy):
     shifts : random shifts that are tried; the one of largest theta tau - c by the programmes is kept.
     allocation : "price" (every cell at theta) or "target" (by the min-knapsack programme on `throughput_target`; if matches
         within cells cannot attain that, on the largest throughput that they can).
-    costs : "mean" or "snapped" (as printed), how merged suppliers are seen; see `matchgym.baselines.cell_grid.merged`.
+    costs : "nearest", "mean" or "snapped" (as printed): of merged suppliers, see `matchgym.baselines.cell_grid.merged`.
     eps : of Algorithm 1 and of the menu of throughputs, in (0, 1).
     variant : of Algorithm 1, "printed" or "simplified".
     seed : of the shifts.
 
-    `grid_` is the grid, `plans_` has the cells with their solutions, `planned_` (throughput, cost) what the programmes promise
-    and `theory_` the sides that the paper's proofs ask for, given that.
+    `grid_` is the grid, `plans_` has the cells with their solutions, `planned_` (throughput, cost) what the programmes promise,
+    which with merged suppliers is not exact, and `theory_` the sides that the paper's proofs ask for, given that.
     """
 
     model: ClassVar[Model] = MODEL
@@ -168,7 +173,7 @@ class EuclideanCells(MatchingPolicy):
         inner: float | None = None,
         shifts: int = 4,
         allocation: str = "price",
-        costs: str = "mean",
+        costs: str = "nearest",
         eps: float = 0.1,
         variant: str = "printed",
         seed: int = 0,
@@ -282,7 +287,8 @@ class EuclideanCells(MatchingPolicy):
         for q in range(len(cell.queues)):
             part = slice(ends[q], ends[q + 1])
             nearest = np.where(queues[:, part] > 0, costs[part], np.inf).argmin(1)
-            law[np.arange(len(queues)), ends[q] + nearest] = chosen[:, q] * (totals[:, q] > 0)
+            taken = (totals[:, q] > 0) & (costs[ends[q] + nearest] <= solution["reach"][state, q])
+            law[np.arange(len(queues)), ends[q] + nearest] = chosen[:, q] * taken
         return law
 
     def own_value(self, max_states: int | None) -> CellsValue:
@@ -343,7 +349,7 @@ def tables(instance: EuclideanMatchingInstance, plans: list[Plan], eps: float, v
     """All cells, one after the other."""
     m = instance.n_customers
     cell, group = np.full(m, -1), np.zeros(m, np.int64)
-    queues, caps, n_queues, n_short = [], [], [0], []
+    queues, caps, n_queues, n_short, reach, first_reach = [], [], [0], [], [np.zeros(0)], [0]
     short, first_short, long, surplus, first_long, contentious = [np.zeros(0)], [], [np.zeros(0)], [np.zeros(0)], [], []
     for c, plan in enumerate(plans):
         order, solution, k = plan.order, plan.solution, plan.n_short
@@ -351,6 +357,8 @@ def tables(instance: EuclideanMatchingInstance, plans: list[Plan], eps: float, v
         caps += [*solution["caps"], *[0] * (len(order) - k)]
         n_queues.append(n_queues[-1] + len(order))
         n_short.append(k)
+        reach.append(solution["reach"][:, order].ravel())
+        first_reach.append(first_reach[-1] + len(reach[-1]))
         y = solution["y"][order[k:]]
         for g, members in enumerate(plan.cell.groups):
             cell[members], group[members] = c, len(first_short)
@@ -376,5 +384,7 @@ def tables(instance: EuclideanMatchingInstance, plans: list[Plan], eps: float, v
         surplus_choice=np.concatenate(surplus),
         is_contentious=np.array(contentious, np.int64),
         is_simplified=int(variant == "simplified"),
+        first_reach=np.array(first_reach[:-1], np.int64),
+        reach=np.concatenate(reach),
         costs=instance.costs,
     )

@@ -67,9 +67,6 @@ class HeldProgramme:
         self.solver.addCol(-objective, 0.0, np.inf, len(rows), rows.astype(np.int32), coefficients)
 
     def solve_again(self) -> None:
-        """Solve with what has changed since; from scratch where HiGHS loses its way from the last basis."""
+        """Solve with what has changed since."""
         self.solver.run()
-        if self.solver.modelStatusToString(self.solver.getModelStatus()) == "Unknown":
-            self.solver.clearSolver()
-            self.solver.run()
         self._read()

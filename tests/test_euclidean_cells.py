@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from test_euclidean_matching import ID, random_map
 
 from matchgym.baselines import evaluate
-from matchgym.baselines.cell_grid import CellProgramme, Grid, merged, share_out, throughput_menu
+from matchgym.baselines.cell_grid import CellProgramme, Grid, average_cost, merged, nearest_cost, share_out, throughput_menu
 from matchgym.baselines.euclidean_cells import EuclideanCells, theory
 from matchgym.baselines.euclidean_matching import POLICIES, exact_value, shared_levels
 from matchgym.baselines.matching_queues import POLICIES as NETWORK_POLICIES
@@ -30,6 +30,8 @@ def agrees(interval, exact):
     error = (interval.high - interval.mean) / student.ppf(0.975, REPLICATIONS - 1)
     return abs(interval.mean - exact) <= LEVEL * error + 1e-12
 
+
+SNAPPED = {"side": 0.6, "inner": 0.3, "costs": "snapped"}
 
 # Grids and cells.
 
@@ -70,7 +72,7 @@ def test_cells_hold_everybody_once_and_agree_with_their_squares():
     assert len(Grid(instance, 1.0, np.zeros(2)).cells(0.0, "mean")) == 1
 
 
-@pytest.mark.parametrize("merging", ["mean", "snapped"])
+@pytest.mark.parametrize("merging", ["nearest", "mean", "snapped"])
 @pytest.mark.parametrize("inner", [0.0, 0.05, 0.3, 1.0])
 def test_merged_costs_lie_within_the_displacement(merging, inner):
     """Each end moves by at most inner sqrt(d) / 2, so that a cost changes by at most inner sqrt(d)."""
@@ -87,6 +89,18 @@ def test_merged_costs_lie_within_the_displacement(merging, inner):
         assert cell.is_merged or inner < 1
         assert not cell.is_merged or inner > 0
         assert inner < 1 or len(cell.queues) == 1
+
+
+def test_cost_of_the_nearest_who_waits():
+    """Summed over all sets of suppliers who wait, given that one does; and between the nearest of all and the mean."""
+    rng = np.random.default_rng(3)
+    offered, distance = rng.uniform(0.2, 1.5, 4), rng.uniform(size=(4, 3))
+    waiting = np.array([[bool(k >> i & 1) for i in range(4)] for k in range(1, 16)])
+    chances = np.where(waiting, 1 - np.exp(-offered), np.exp(-offered)).prod(1)
+    nearest = np.where(waiting[:, :, None], distance, np.inf).min(1)
+    assert nearest_cost(offered, distance) == pytest.approx(chances @ nearest / chances.sum(), rel=1e-12)
+    assert nearest_cost(1e-9 * offered, distance) == pytest.approx(average_cost(offered, distance), rel=1e-6)
+    assert nearest_cost(1e3 * offered, distance) == pytest.approx(distance.min(0), rel=1e-12)
 
 
 def test_different_abandonment_rates_are_not_merged():
@@ -236,7 +250,12 @@ def test_one_cell_at_the_target_is_priority_rounding(variant, monkeypatch):
 def test_merged_suppliers_against_their_chain():
     """The nearest who waits: the exact chain of three suppliers in fewer queues, and the kernel in a simulation."""
     instance = random_map(8, 3, 4, price=0.7)
-    for arguments in ({"side": 1.0, "inner": 0.5}, {"side": 0.6, "inner": 0.3, "costs": "snapped"}, {"side": 0.5}):
+    for arguments in (
+        {"side": 1.0, "inner": 0.5},
+        {"side": 1.0, "inner": 1.0, "costs": "mean"},
+        {"side": 0.6, "inner": 0.3, "costs": "snapped"},
+        {"side": 0.5},
+    ):
         policy = EuclideanCells(**arguments).fit(instance)
         own = exact_value(policy)
         found = evaluate(policy, ID, replications=REPLICATIONS, warmup=500, decisions=20_000)
@@ -247,7 +266,7 @@ def test_merged_suppliers_against_their_chain():
 
 def test_merging_keeps_the_throughput():
     """A queue of merged suppliers is one birth-death process: the programme's throughput is the chain's."""
-    policy = EuclideanCells(side=1.0, inner=1.0).fit(random_map(8, 3, 4, price=0.7))
+    policy = EuclideanCells(side=1.0, inner=1.0, allocation="target").fit(random_map(8, 3, 4))
     assert len(policy.plans_[0].cell.queues) == 1
     assert exact_value(policy).match_rates.sum() == pytest.approx(policy.planned_[0], abs=1e-6)
 
