@@ -23,7 +23,7 @@ LISTED, HASHED, RING = range(3)  # how neighbourhoods are known: from lists, by 
 MOST_LISTED = 2**23  # edges of a graph that is stored
 MOST_ASKED = 2**33  # pairs that may be asked once to list the edges of a sparse graph
 SAFE_DEGREE = 256  # mean number of compatible servers from which fewer than MOST_CHOICES have probability < 1e-20
-MOST_CHOICES, MOST_SERVERS, MOST_TYPES = 64, 2 * 10**7, 64
+MOST_CHOICES, MOST_SERVERS, MOST_TYPES = 64, 2 * 10**7, 16
 ROUNDING = 1e-9  # of fractions: their sum may differ from 1 by it
 GOLDEN, FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
