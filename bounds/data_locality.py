@@ -12,7 +12,8 @@ For every policy, also one that sees all queues:
 
 For policies that choose among the d servers drawn, whatever they know (action "server"):
 
-    sampled-graph the programme of `sampled_programme` on the graph
+    sampled-graph the programme of `sampled_programme` on the graph, solved to the end if its servers fall into few groups
+                  that are alike, else for some rounds of cuts
     sampled-types the same by types, with the largest number of a dispatcher's servers and the least number of a server's
                   dispatchers: weaker, for graphs that are too large
     sampled       its limit for many servers, y_k = sum_m x_km a_{m,t_m} and phi(y) = y^d

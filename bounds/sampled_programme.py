@@ -42,6 +42,9 @@ LEVELS, MOST_LEVELS = 12, 768
 FULL_SEARCH = 150_000  # combinations of thresholds that are all tried
 CUTS, ROUNDS = 40, 400  # cuts added in a round, and rounds
 NEGLIGIBLE = 1e-9  # probability of the last level
+FEW_GROUPS = 6  # up to which the programme is solved to the end
+INWARD = 0.7  # weight of earlier solutions in the point where cuts are sought
+ROUNDS_OF_MANY = 30  # rounds beyond few groups, where the last per cents would cost minutes: any cuts prove a bound
 
 Table = NDArray[np.float64]
 
@@ -111,20 +114,19 @@ def _solve(sampling: Sampling, kinds: NDArray[np.int64], levels: int) -> Solutio
     cuts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     rows: list[int] = []
     known: set[tuple[bytes, bytes]] = set()
-    for _ in range(ROUNDS):
+    centre: Table | None = None
+    for _ in range(ROUNDS if n <= FEW_GROUPS else ROUNDS_OF_MANY):
         tails = np.hstack([np.ones((n, 1)), np.clip(held.values[columns], 0.0, 1.0)])
+        centre = tails if centre is None else INWARD * centre + (1 - INWARD) * tails
         fresh = []
-        for threshold in _violated(sampling.d, tails, omega * u, r, coupling, degrees, tables, kinds):
-            reached = np.where(threshold < 0, 0.0, tails[np.arange(n), threshold])
-            y = coupling @ reached
-            if sampling.degrees is None:
-                at = np.round(np.clip(y, 0, 1) * GRID).astype(np.int64)
-            else:
-                at = np.minimum(np.floor(y + 1e-9).astype(np.int64), np.maximum(degrees - 1, 0))
-            key = (threshold.tobytes(), at.tobytes())
-            if key not in known:
-                known.add(key)
-                fresh.append((threshold, at))
+        # Cuts taken between the solution and those before it go deeper than at the solution, which jumps to and fro.
+        for point in (tails,) if n <= FEW_GROUPS else (centre, tails):
+            for threshold in _violated(sampling.d, point, omega * u, r, coupling, degrees, tables, kinds):
+                at = _touch(sampling, coupling, degrees, point, threshold)
+                key = (threshold.tobytes(), at.tobytes())
+                if key not in known:
+                    known.add(key)
+                    fresh.append((threshold, at))
         if not fresh:
             break
         entries, most = [], []
@@ -147,6 +149,16 @@ def _solve(sampling: Sampling, kinds: NDArray[np.int64], levels: int) -> Solutio
         if round(float(weight) * MULTIPLIERS) > 0
     ]
     return Solution(-held.value, tails, kept, -float(held.row_multipliers[served.index]))
+
+
+def _touch(
+    sampling: Sampling, coupling: Table, degrees: NDArray[np.int64], tails: Table, threshold: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Where the tangents of the phi_s touch (S,), at the tails of some thresholds."""
+    y = coupling @ np.where(threshold < 0, 0.0, tails[np.arange(len(threshold)), threshold])
+    if sampling.degrees is None:
+        return np.round(np.clip(y, 0, 1) * GRID).astype(np.int64)
+    return np.minimum(np.floor(y + 1e-9).astype(np.int64), np.maximum(degrees - 1, 0))
 
 
 def _phi_table(sampling: Sampling) -> Table:
