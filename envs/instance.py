@@ -48,8 +48,8 @@ def _check_numbers(field: str, value: Any, place: tuple[int, ...] = ()) -> None:
         raise InputError(f"{field}{list(place) if place else ''} must be a number, not {shorten(value)}.")
 
 
-def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *, positive: bool) -> NDArray[np.float64]:
-    """A read-only float array with the wanted shape and entries that are finite and > 0 (or >= 0).
+def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *, positive: bool | None) -> NDArray[np.float64]:
+    """A read-only float array with the wanted shape and entries that are finite and > 0 (or >= 0; None: of either sign).
 
     `shape` holds None where any extent >= 1 is allowed. Raises InputError otherwise.
     """
@@ -69,13 +69,13 @@ def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *
         raise InputError(f"{field} is empty; give at least one entry on each side.")
     if any(extent is not None and extent != found for extent, found in zip(shape, array.shape)):
         raise InputError(f"{field} has shape {array.shape} where the other fields ask for {wanted}; make the sizes agree.")
-    low_enough = array > 0 if positive else array >= 0
+    low_enough = array > 0 if positive else (array >= 0) | (positive is None)
     wrong = ~(np.isfinite(array) & low_enough)
     if wrong.any():
         place = tuple(int(k) for k in np.argwhere(wrong)[0])
-        sign = "> 0" if positive else ">= 0"
-        raise InputError(f"{field}{list(place)} is {array[place]:g}; it must be finite and {sign}.")
-    odd = (array != 0) & ((array < SMALLEST) | (array > LARGEST))
+        sign = "" if positive is None else " and > 0" if positive else " and >= 0"
+        raise InputError(f"{field}{list(place)} is {array[place]:g}; it must be finite{sign}.")
+    odd = (array != 0) & ((abs(array) < SMALLEST) | (abs(array) > LARGEST))
     if odd.any():
         place = tuple(int(k) for k in np.argwhere(odd)[0])
         raise InputError(
