@@ -148,6 +148,11 @@ def make_box(
     return box_of(instance, tuple(caps))
 
 
+def _iterate(matrix: sparse.csc_matrix, rough: LinearOperator, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A solution by GMRES, which is approximate, or useless where the approximate inverse `rough` is."""
+    return gmres(matrix, right, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=2)[0]
+
+
 def _solvers(matrix: sparse.csc_matrix) -> Iterator[Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
     """Approximate solvers of a system, the cheapest first: a complete factorisation fills in quickly with the dimension."""
     for drop in (1e-2, 1e-4) if matrix.shape[0] > DIRECT_STATES else ():
@@ -156,7 +161,7 @@ def _solvers(matrix: sparse.csc_matrix) -> Iterator[Callable[[NDArray[np.float64
         except RuntimeError:  # a pivot was dropped: this factorisation is of no use, the next one may be
             continue
         rough = LinearOperator(matrix.shape, factors.solve)
-        yield lambda right, rough=rough: gmres(matrix, right, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=2)[0]
+        yield functools.partial(_iterate, matrix, rough)
     try:
         yield splu(matrix).solve
     except RuntimeError as failure:  # a factor is singular in floating point

@@ -96,7 +96,7 @@ class CongestionLearningInstance(Instance):
         """phi_ij = vec(f_i g_j') in row i J + j, (I J, p q); no columns if there are no features."""
         if self.job_features is None or self.server_features is None:
             return np.zeros((self.n_types * self.n_servers, 0))
-        return np.kron(self.job_features, self.server_features)
+        return np.kron(self.job_features, self.server_features).astype(np.float64)
 
     @property
     def n_types(self) -> int:
