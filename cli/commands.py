@@ -18,6 +18,7 @@ from matchgym.cli.output import (
     Stopwatch,
     console,
     find_policy,
+    make_folder,
     named_values,
     print_json,
     progress_bar,
@@ -234,4 +235,5 @@ def demo(
 
     if timesteps is not None and timesteps < 1:
         raise InputError(f"--timesteps must be >= 1, not {timesteps}.")
+    make_folder("--folder", folder)
     run_demo(folder, timesteps)
