@@ -12,6 +12,7 @@ from matchgym.baselines import evaluate as run_evaluation
 from matchgym.baselines.evaluation import check_counts, run_length
 from matchgym.baselines.policy import parse_arguments
 from matchgym.baselines.scoring import Score, score_exactly, score_simulated
+from matchgym.cli.artefacts import check, export
 from matchgym.cli.experiments import frontier, reproduce
 from matchgym.cli.leaderboard import leaderboard
 from matchgym.cli.output import (
@@ -37,6 +38,8 @@ app = typer.Typer(
 app.add_typer(leaderboard, name="leaderboard")
 app.command()(frontier)
 app.command()(reproduce)
+app.command()(export)
+app.command()(check)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
 InstanceOption = Annotated[str | None, typer.Option("--instance", help="A catalogue name or the path of a JSON file.")]
