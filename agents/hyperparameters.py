@@ -86,6 +86,8 @@ TIMESTEPS: Mapping[str | tuple[str, str], int] = MappingProxyType(
 
 _SHARES = ("gamma", "gae_lambda", "learning_rate_end", "exploration_fraction", "exploration_final_eps")
 _MAY_BE_ZERO = ("ent_coef", "learning_starts")
+_LARGEST = {"n_envs": 65_536, "n_steps": 1_000_000, "buffer_size": 10_000_000}  # of other integers: 10**9
+MAX_ROLLOUT = 20_000_000  # n_envs x n_steps, the steps that PPO keeps in memory
 
 
 def check_algorithm(algo: str) -> str:
@@ -111,10 +113,13 @@ def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None
         if name not in table:
             raise unknown(f"parameter of {algo}", name, table, "the tables in matchgym.agents.hyperparameters list them")
         table[name] = _checked(name, value, table[name])
-    if algo in ("ppo", "maskable_ppo") and table["batch_size"] > table["n_envs"] * table["n_steps"]:
+    rollout = table["n_envs"] * table.get("n_steps", 1)
+    if rollout > MAX_ROLLOUT:
+        raise InputError(f"n_envs x n_steps = {rollout} steps do not fit in memory; lower them to {MAX_ROLLOUT} together.")
+    if algo in ("ppo", "maskable_ppo") and table["batch_size"] > rollout:
         raise InputError(
-            f"batch_size is {table['batch_size']}, more than the n_envs x n_steps = "
-            f"{table['n_envs'] * table['n_steps']} steps between two updates; lower it."
+            f"batch_size is {table['batch_size']}, more than the n_envs x n_steps = {rollout} steps between two updates; "
+            "lower it."
         )
     return table
 
@@ -142,8 +147,9 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         return [int(width) for width in value]
     if isinstance(default, int):
         low = 0 if name in _MAY_BE_ZERO else 2 if name == "batch_size" else 1
-        if not _is_integer(value) or not low <= value <= 10**9:
-            raise InputError(f"{name} must be an integer from {low} to 1000000000, not {shorten(given)}.")
+        high = _LARGEST.get(name, 10**9)
+        if not _is_integer(value) or not low <= value <= high:
+            raise InputError(f"{name} must be an integer from {low} to {high}, not {shorten(given)}.")
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{name} must be a finite number, not {shorten(given)}.")

@@ -7,7 +7,6 @@ import numpy as np
 
 from matchgym.baselines.evaluation import evaluate
 from matchgym.baselines.policy import Policy
-from matchgym.baselines.preference_lists import implied_masks
 from matchgym.bounds.chain import Box, PolicyValue, make_box, policy_value
 from matchgym.envs.instance import InputError
 
@@ -48,20 +47,16 @@ def _law(policy: Policy, box: Box) -> np.ndarray:
     match = np.empty((m, n, box.size))
     obs = np.zeros((box.size, n + m), np.float32)
     obs[:, :n] = box.queues.T
-    masks = implied_masks(obs, n)
     for j in range(m):
         obs[:, n:] = np.arange(m) == j
-        match[j] = policy.probabilities(obs, masks)[:, :n].T
+        match[j] = policy.probabilities(obs, policy.masks(obs))[:, :n].T
     return match
 
 
-def best_of(policies: Sequence[P]) -> P:
+def best_of(policies: Sequence[P], env_id: str = "StationaryMatching-v0") -> P:
     """The policy of largest value: exact where all chains are small, else by simulation under common random numbers."""
     try:
         values = [exact_value(policy, SMALL_STATES).mean for policy in policies]
     except InputError:
-        values = [
-            evaluate(policy, "StationaryMatching-v0", replications=16, warmup=1000, decisions=4000).objective.mean
-            for policy in policies
-        ]
+        values = [evaluate(policy, env_id, replications=16, warmup=1000, decisions=4000).objective.mean for policy in policies]
     return policies[int(np.argmax(values))]

@@ -70,6 +70,7 @@ class MatchingPolicy(CompiledPolicy):
     """Base of the policies of this file: the instance, the observation's parts and the masks they imply."""
 
     model: ClassVar[Model] = MODEL
+    env_id: ClassVar[str] = "StationaryMatching-v0"
     instance: StationaryMatchingInstance
 
     def fit(self, instance: Any) -> Self:

@@ -17,6 +17,7 @@ from matchgym.baselines.preference_lists import (
     waiting_kernel,
 )
 from matchgym.baselines.tracked_suppliers import BalancedGreedy, DrawnNeighbours
+from matchgym.bounds.bound import Bound
 from matchgym.bounds.stationary_matching import linear_programme, optimum
 from matchgym.envs.compile import Integers, IntegerTable, kernel
 from matchgym.envs.instance import InputError, shorten
@@ -154,7 +155,8 @@ class StaticThreshold(PriorityPolicy):
             levels = np.unique(rewards[rewards > 0])
             if len(levels) > MAX_LEVELS:
                 levels = np.quantile(levels, np.linspace(0, 1, MAX_LEVELS), method="nearest")
-            self.threshold_ = best_of([StaticThreshold(float(level)).fit(self.instance) for level in [0.0, *levels]]).threshold_
+            rules = [type(self)(float(level)).fit(self.instance) for level in [0.0, *levels]]
+            self.threshold_ = best_of(rules, self.env_id).threshold_
         else:
             self.threshold_ = float(self.threshold)
         self._follow((rewards >= self.threshold_) & (rewards > 0), rewards)
@@ -219,8 +221,11 @@ class Optimal(MatchingPolicy):
     Params = TableParams
     is_deterministic: ClassVar[bool] = True
 
+    def _solve(self) -> Bound:
+        return optimum(self.instance)
+
     def _prepare(self) -> None:
-        solution = optimum(self.instance).solution
+        solution = self._solve().solution
         actions = solution["actions"]
         self.params_ = TableParams(actions.reshape(len(actions), -1), np.array(solution["caps"]))
 

@@ -4,7 +4,8 @@ For every h on the box, min_Q B(h)(Q) <= g_box <= max_Q B(h)(Q), with B the righ
 the largest gain on the box. Losing suppliers at a cap is an admissible policy of the system without caps, so the minimum bounds
 its best gain from below. Conversely, replace in its best policy the suppliers that the box loses by fictitious ones: each
 spoils at most one match, so that adding sum_i lambda_i (max_j r_ij)^+ Pr[Poisson(lambda_i / mu_i) >= C_i] to the maximum bounds
-it from above. With the actions of a fixed policy in place of the best ones, the same extremes enclose the gain of that policy.
+it from above, with lambda_i the rate of all who may join queue i. With the actions of a fixed policy in place of the best ones,
+the same extremes enclose the gain of that policy.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,15 @@ class ExactRates:
     supplier: list[Fraction]
     departure: list[Fraction]
     customer: list[Fraction]
+    joins: list[int] | None = None  # the queue of unmatched customers; None: they are lost
+
+    @property
+    def arrivals(self) -> list[Fraction]:
+        """Rates at which the queues fill if nobody is matched."""
+        joining = [Fraction(0)] * len(self.supplier)
+        for i, rate in zip(self.joins or (), self.customer):
+            joining[i] += rate
+        return [a + b for a, b in zip(self.supplier, joining)]
 
     def of(self, queues: Sequence[int]) -> "ExactRates":
         """The rates of some queues, with all customers."""
@@ -53,7 +63,12 @@ def exact_table(values: NDArray[np.float64]) -> Table:
 
 
 def exact_rates(instance: Rates) -> ExactRates:
-    return ExactRates(*map(exact_list, (instance.supplier_rates, instance.departure_rates, instance.customer_rates)))
+    return ExactRates(
+        supplier=exact_list(instance.supplier_rates),
+        departure=exact_list(instance.departure_rates),
+        customer=exact_list(instance.customer_rates),
+        joins=None if instance.joins is None else instance.joins.tolist(),
+    )
 
 
 def on_grid(h: NDArray[np.float64]) -> dict[str, Any]:
@@ -70,7 +85,7 @@ def gain_bracket(rates: ExactRates, rewards: Table, certificate: dict[str, Any])
     lost = sum(
         (
             arrivals * max(Fraction(0), *row) * poisson_tail(coarsen(arrivals / departures), cap)
-            for arrivals, departures, row, cap in zip(rates.supplier, rates.departure, rewards, box.caps)
+            for arrivals, departures, row, cap in zip(rates.arrivals, rates.departure, rewards, box.caps)
         ),
         Fraction(0),
     )
@@ -102,7 +117,8 @@ def _box(rates: ExactRates, caps: Any) -> Box:
     if not isinstance(caps, list | tuple) or len(caps) != len(rates.supplier) or not all(is_count(cap, 1) for cap in caps):
         raise CertificateError(f"a certificate has caps {shorten(caps)} where {len(rates.supplier)} integers are needed.")
     n, m = len(rates.supplier), len(rates.customer)
-    return box_of(Market("certificate", np.zeros(n), np.zeros(n), np.zeros(m), np.zeros((n, m))), tuple(caps))
+    joins = None if rates.joins is None else np.array(rates.joins)
+    return box_of(Market("certificate", np.zeros(n), np.zeros(n), np.zeros(m), np.zeros((n, m)), joins), tuple(caps))
 
 
 def _in_one_unit(

@@ -1,6 +1,7 @@
 """The Markov chain of waiting suppliers on a box of states, and what it gives exactly on small instances.
 
-It serves every model with these dynamics: stationary matching, and matching queues with rewards theta - c_ij of either sign.
+It serves every model with these dynamics: stationary matching, matching queues with rewards theta - c_ij of either sign, and
+matching on a graph, where a customer of type j who is not matched joins queue `joins[j]` instead of being lost.
 
 Queue i is cut off at a cap C_i: suppliers who find it full are lost. Since Q_i is stochastically at most Poisson(rho_i) under
 every policy, the probability of leaving the box is known, and so is the error of the truncation (derived here, not in the
@@ -14,7 +15,7 @@ paper):
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,9 @@ from matchgym.envs.instance import InputError, Rates
 MAX_STATES = 60_000
 MAX_ROUNDS = 100
 SOLVED = 1e-6  # residual of a linear system above which its solution is refused, relative to the right-hand side
-CONVERGES = 1e-3  # what the residual of one iterative solution must come down to, for the iteration to be used
 ILL_CONDITIONED = "it is too ill-conditioned; use a linear programme or simulation."
-DIRECT_STATES = 30_000  # above, a sparse factorisation in three or more dimensions fills in; iterate instead
+MAX_REFINEMENTS = 8
+DIRECT_STATES = 3_000  # above, an incomplete factorisation is tried first
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,14 @@ class Market:
     departure_rates: NDArray[np.float64]
     customer_rates: NDArray[np.float64]
     rewards: NDArray[np.float64]
+    joins: NDArray[np.int64] | None = None  # (m,) the queue of unmatched customers; None: they are lost
 
     @property
     def offered(self) -> NDArray[np.float64]:
-        return self.supplier_rates / self.departure_rates
+        arrivals = self.supplier_rates.copy()
+        if self.joins is not None:
+            np.add.at(arrivals, self.joins, self.customer_rates)
+        return arrivals / self.departure_rates
 
     @property
     def n_suppliers(self) -> int:
@@ -71,11 +76,18 @@ class Box:
     def size(self) -> int:
         return self.queues.shape[1]
 
+    def unmatched(self, j: int) -> NDArray[np.int64]:
+        """The state (S,) after a customer of type j came and was not matched."""
+        joins = self.instance.joins
+        return np.arange(self.size) if joins is None else self.up[joins[j]]
+
     def generator(self, match: NDArray[np.float64]) -> sparse.csr_matrix:
         """The generator (S, S) under a law of matching: match[j, i, s] = Pr[an arriving j takes type i in state s]."""
         instance, states = self.instance, np.arange(self.size)
         down_rates = instance.departure_rates[:, None] * self.queues + np.tensordot(instance.customer_rates, match, 1)
-        up_rates = np.where(self.up != states, instance.supplier_rates[:, None], 0.0)
+        up_rates = np.tile(instance.supplier_rates[:, None], self.size)
+        if instance.joins is not None:
+            np.add.at(up_rates, instance.joins, instance.customer_rates[:, None] * (1.0 - match.sum(1)))
         rates = np.concatenate([up_rates, down_rates]).ravel()
         sources = np.tile(states, 2 * len(self.caps))
         targets = np.concatenate([self.up, self.down]).ravel()
@@ -131,47 +143,47 @@ def make_box(
         if states > limit:
             raise InputError(
                 f"{purpose} needs more than {limit} states for instance {instance.name!r} "
-                f"({instance.n_suppliers} supplier types): use a linear programme or simulation."
+                f"({len(weights)} queues): use a linear programme or simulation."
             )
     return box_of(instance, tuple(caps))
 
 
-def _iterate(matrix: sparse.spmatrix) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """An approximate solver for a large system: GMRES with an incomplete factorisation, a finer one where the first fails."""
-    for drop in (1e-2, 1e-4):
+def _iterate(matrix: sparse.csc_matrix, rough: LinearOperator, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A solution by GMRES, which is approximate, or useless where the approximate inverse `rough` is."""
+    return gmres(matrix, right, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=2)[0]
+
+
+def _solvers(matrix: sparse.csc_matrix) -> Iterator[Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
+    """Approximate solvers of a system, the cheapest first: a complete factorisation fills in quickly with the dimension."""
+    for drop in (1e-2, 1e-4) if matrix.shape[0] > DIRECT_STATES else ():
         try:
             factors = spilu(matrix, drop_tol=drop, fill_factor=10, permc_spec="MMD_AT_PLUS_A")
-        except RuntimeError:
+        except RuntimeError:  # a pivot was dropped: this factorisation is of no use, the next one may be
             continue
         rough = LinearOperator(matrix.shape, factors.solve)
-
-        def correct(residual: NDArray[np.float64], rough: LinearOperator = rough) -> NDArray[np.float64]:
-            return gmres(matrix, residual, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=5)[0]
-
-        probe = np.ones(matrix.shape[0])
-        if np.linalg.norm(matrix @ correct(probe) - probe) < CONVERGES * np.linalg.norm(probe):
-            return correct
-    return splu(matrix).solve
+        yield functools.partial(_iterate, matrix, rough)
+    try:
+        yield splu(matrix).solve
+    except RuntimeError as failure:  # a factor is singular in floating point
+        raise InputError(f"the Markov chain cannot be solved ({failure}): {ILL_CONDITIONED}") from None
 
 
 def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Solve a sparse system to rounding error: factorisation, or GMRES with an incomplete one, then refinement."""
+    """Solve a sparse system to rounding error by iterative refinement."""
     matrix = matrix.tocsc()
-    try:
-        correct = splu(matrix).solve if matrix.shape[0] <= DIRECT_STATES else _iterate(matrix)
-    except RuntimeError as failure:  # a factor is singular in floating point
-        raise InputError(f"the Markov chain cannot be solved ({failure}): {ILL_CONDITIONED}") from None
-    solution = correct(right)
-    error = np.abs(right - matrix @ solution).max()
-    for _ in range(8):
-        candidate = solution + correct(right - matrix @ solution)
-        improved = np.abs(right - matrix @ candidate).max()
-        if not improved < error:
-            break
-        solution, error = candidate, improved
-    if not error <= SOLVED * max(1.0, np.abs(right).max()):
-        raise InputError(f"the Markov chain cannot be solved: {ILL_CONDITIONED}")
-    return solution
+    for correct in _solvers(matrix):
+        solution, error = np.zeros_like(right), np.abs(right).max()
+        for _ in range(MAX_REFINEMENTS):
+            candidate = solution + correct(right - matrix @ solution)
+            improved = np.abs(right - matrix @ candidate).max()
+            stalls = not improved < error / 10
+            if improved < error:
+                solution, error = candidate, improved
+            if stalls:
+                break
+        if error <= SOLVED * max(1.0, np.abs(right).max()):
+            return solution
+    raise InputError(f"the Markov chain cannot be solved: {ILL_CONDITIONED}")
 
 
 def poisson_equation(generator: sparse.spmatrix, reward: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -226,7 +238,7 @@ def improve(box: Box, bias: NDArray[np.float64], current: NDArray[np.int64] | No
     moves = np.where(box.queues > 0, bias[box.down] - bias, -np.inf)
     slack = 1e-12 * (1.0 + np.abs(bias).max() + np.abs(instance.rewards).max())
     for j in range(instance.n_customers):
-        gains = np.vstack([moves + instance.rewards[:, j, None], np.zeros(box.size)])
+        gains = np.vstack([moves + instance.rewards[:, j, None], bias[box.unmatched(j)] - bias])
         best[j] = gains.argmax(0)
         if current is not None:
             held = np.take_along_axis(gains, current[j][None], 0)[0]
@@ -273,7 +285,7 @@ def bellman(box: Box, bias: Any, scales: dict[str, Any]) -> Any:
         for i in range(len(box.caps))
     )
     for j, rate in enumerate(scales["customer_rates"]):
-        gain = np.zeros_like(bias)
+        gain = bias[box.unmatched(j)] - bias
         for i in range(len(box.caps)):
             match = bias[box.down[i]] - bias + scales["rewards"][i][j]
             gain = np.where((box.queues[i] > 0) & (match > gain), match, gain)

@@ -40,7 +40,7 @@ from matchgym.bounds.chain import make_box, policy_iteration
 from matchgym.bounds.programme import HeldProgramme
 from matchgym.bounds.rational import CertificateError, coarsen, exact, exp_minus
 from matchgym.bounds.subset_cuts import BY_SHARE, BY_WORTH, greedy_prefixes, violated, worst_prefixes
-from matchgym.envs.instance import InputError, unknown
+from matchgym.envs.instance import InputError, Rates, unknown
 from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
 
 GAP = 1e-10  # between an upper bound and a feasible solution, relative: ends the cutting planes
@@ -117,7 +117,7 @@ def linear_programme(instance: Any, kind: str) -> Bound:
         customer_rates=instance.customer_rates,
         rewards=instance.rewards[heads],
     )
-    found = _solve(merged, form, kind)
+    found = solve(merged, form, kind)
     x = found.x[group] * (instance.supplier_rates / merged.supplier_rates[group])[:, None]
     alpha = found.alpha[group]
     certificate = {
@@ -157,13 +157,14 @@ class _Solution(NamedTuple):
     beta: list[list[Any]]  # [j, H, multiplier of (2)]
 
 
-def _solve(instance: StationaryMatchingInstance, form: Form, kind: str) -> _Solution:
+def solve(instance: Rates, form: Form, kind: str) -> _Solution:
     """Solve a programme, adding rows of (2) while one is violated.
 
     Every master problem is a relaxation, so its value bounds the policies even before the last round. Its solution is scaled
-    down until it satisfies all constraints; the best such solution is returned.
+    down until it satisfies all constraints; the best such solution is returned. Where unmatched customers join queues, those
+    who are matched count in (1) of their queue, see `matchgym.bounds.general_matching`.
     """
-    lam, gamma, offered = instance.supplier_rates, instance.customer_rates, instance.offered
+    lam, gamma, offered, joins = arrivals(instance), instance.customer_rates, instance.offered, instance.joins
     n, m = instance.rewards.shape
     rows, columns = np.nonzero(instance.rewards)
     scale = np.minimum(1.0, offered)  # the variables are y_ij / scale_i, near 1, so that the solver's tolerances are relative
@@ -182,10 +183,13 @@ def _solve(instance: StationaryMatchingInstance, form: Form, kind: str) -> _Solu
         of_customer[j].append(i)
     conservation, pasta, total = [], {}, {}
     for i in range(n):
-        conservation.append(
-            pulp.LpAffineExpression([(leaving[i], 1.0)] + [(y[i, j], gamma[j] * scale[i] / lam[i]) for j in of_supplier[i]])
-            == 1
-        )
+        leave = defaultdict(float, {leaving[i]: 1.0})
+        for j in of_supplier[i]:
+            leave[y[i, j]] += gamma[j] * scale[i] / lam[i]
+        for j in () if joins is None else np.flatnonzero(joins == i).tolist():
+            for u in of_customer[j]:
+                leave[y[u, j]] += gamma[j] * scale[u] / lam[i]
+        conservation.append(pulp.LpAffineExpression(list(leave.items())) == 1)
         problem.addConstraint(conservation[-1], f"conservation_{i}")
     if form.pasta:
         for i, j in y:
@@ -217,7 +221,7 @@ def _solve(instance: StationaryMatchingInstance, form: Form, kind: str) -> _Solu
         if value > best:
             feasible, best = scaled, value
         price, waiting = _multipliers(held, conservation, pasta, lam, scale, m)
-        paid = gamma * price[:, None] + waiting
+        paid = gamma * (price[:, None] + (0.0 if joins is None else price[joins])) + waiting
         by_worth, _ = greedy_prefixes(shares, offered, stated - paid)
         idle = np.maximum(0.0, waiting.sum(1) - instance.departure_rates * price)
         earned = greedy_prefixes(shares, offered, gain - paid)[1].sum()
@@ -265,10 +269,22 @@ def _presence(offered: NDArray[np.float64]) -> float:
     return -float(np.expm1(-offered.sum()))
 
 
-def _leave_enough(y: NDArray[np.float64], instance: StationaryMatchingInstance, form: Form) -> NDArray[np.float64]:
-    """y (I, J) with the row of each supplier type stated until (1) and (3) hold, which a solver does to a tolerance only."""
-    needed = y @ instance.customer_rates / instance.departure_rates + (y.max(1) if form.pasta else 0.0)
-    return y * (instance.offered / np.maximum(needed, instance.offered))[:, None]
+def arrivals(instance: Rates) -> NDArray[np.float64]:
+    """lambda_i (I,): the rate at which the queues fill if nobody is matched."""
+    joining = np.zeros(instance.n_suppliers)
+    if instance.joins is not None:
+        np.add.at(joining, instance.joins, instance.customer_rates)
+    return instance.supplier_rates + joining
+
+
+def _leave_enough(y: NDArray[np.float64], instance: Rates, form: Form) -> NDArray[np.float64]:
+    """y (I, J) with the pairs of a type scaled down until (1) and (3) hold, which a solver meets to a tolerance only."""
+    taken = y @ instance.customer_rates
+    if instance.joins is not None:
+        np.add.at(taken, instance.joins, y.sum(0) * instance.customer_rates)
+    needed = taken / instance.departure_rates + (y.max(1) if form.pasta else 0.0)
+    factor = instance.offered / np.maximum(needed, instance.offered)
+    return y * (factor[:, None] if instance.joins is None else np.minimum(factor[:, None], factor[instance.joins]))
 
 
 def _multipliers(
@@ -291,7 +307,7 @@ def _multipliers(
     return np.maximum(price, 0.0), np.maximum(waiting, 0.0)
 
 
-def prove_linear_programme(instance: StationaryMatchingInstance, certificate: dict[str, Any], form: Form) -> Proof:
+def prove_linear_programme(instance: Rates, certificate: dict[str, Any], form: Form) -> Proof:
     """The upper bound that multipliers prove, by weak duality in exact arithmetic.
 
     alpha_i (any sign) multiplies mu_i a_i + sum_j gamma_j y_ij = lambda_i with a_i = x_ia / mu_i, z_ij >= 0 multiplies
@@ -302,10 +318,11 @@ def prove_linear_programme(instance: StationaryMatchingInstance, certificate: di
             + sum_i (sum_j z_ij - mu_i alpha_i)^+ rho_i
             + sum_ij (gamma_j (r_ij - alpha_i) - z_ij - sum_{H with i} beta_jH)^+ max y_ij
 
-    is an upper bound for every alpha, z, beta. Negative z and beta count as 0.
+    is an upper bound for every alpha, z, beta. Negative z and beta count as 0. A match of customers who would else join a queue
+    pays that queue's alpha, too.
     """
     n, m = instance.rewards.shape
-    lam = [Fraction(rate) for rate in instance.supplier_rates.tolist()]
+    lam = exact_rates(instance).arrivals
     mu = [Fraction(rate) for rate in instance.departure_rates.tolist()]
     gamma = [Fraction(rate) for rate in instance.customer_rates.tolist()]
     offered = [coarsen(arrival / departure) for arrival, departure in zip(lam, mu)]
@@ -336,15 +353,16 @@ def prove_linear_programme(instance: StationaryMatchingInstance, certificate: di
             paid[i, _index(j, m)] += multiplier
 
     value += sum(max(Fraction(0), z_sum[i] - mu[i] * alpha[i]) * offered[i] for i in range(n))
+    joining = [Fraction(0)] * m if instance.joins is None else [alpha[i] for i in instance.joins.tolist()]
     for i in range(n):
         largest = [offered[i]] if form.pasta else [Fraction(1)]  # (3), or (2) for {i}
         if form.flow or form.subsets:
             largest.append(Fraction(1))
         for j, reward in enumerate(instance.rewards[i].tolist()):
             if reward > 0 or (i, j) in paid:
-                left_over = gamma[j] * (Fraction(reward) - alpha[i]) - paid.get((i, j), Fraction(0))
+                left_over = gamma[j] * (Fraction(reward) - alpha[i] - joining[j]) - paid.get((i, j), Fraction(0))
             else:
-                left_over = -gamma[j] * alpha[i]
+                left_over = -gamma[j] * (alpha[i] + joining[j])
             if left_over > 0:
                 value += left_over * min(largest)
     return Proof(upper=value)
@@ -373,8 +391,12 @@ def optimum(instance: Any) -> Bound:
     Policy iteration on queues cut off at caps gives a bias h; `solution` has it as h (one axis per supplier type), with
     `actions`, one axis for the customer type and one per supplier type (I = no match). Raises InputError if too large.
     """
-    instance = MODEL.load(instance)
-    worth = instance.supplier_rates * instance.rewards.max(1)
+    return solve_optimum(MODEL.load(instance))
+
+
+def solve_optimum(instance: Any) -> Bound:
+    """The `optimum` of an instance, of this model or of another with the same chain."""
+    worth = arrivals(instance) * instance.rewards.max(1)
     scale = min(float(worth.sum()), float(instance.customer_rates @ instance.rewards.max(0)))
     box = make_box(instance, min(BRACKET * (scale or 1.0), BRACKET_LIMIT), worth, "optimum")
     found = policy_iteration(box)
@@ -392,7 +414,7 @@ def optimum(instance: Any) -> Bound:
     )
 
 
-def prove_optimum(instance: StationaryMatchingInstance, certificate: dict[str, Any]) -> Proof:
+def prove_optimum(instance: Rates, certificate: dict[str, Any]) -> Proof:
     """The bracket around OPT_on that any function h on the box proves, see `matchgym.bounds.box_proof`."""
     rates = exact_rates(instance)
     bracket = gain_bracket(rates, exact_table(instance.rewards), certificate)

@@ -38,6 +38,8 @@ class MatchingQueuesInstance(Instance):
     """Rates per unit of time and costs per match, of n supplier types and m customer types."""
 
     model: ClassVar[str] = "matching_queues"
+    joins: ClassVar[None] = None  # a customer who is not matched is lost
+    words: ClassVar[tuple[str, str, str]] = ("supplier", "customer", "left unmatched")  # for pictures
 
     supplier_rates: NDArray[np.float64]  # (n,) > 0, arrivals per unit of time
     abandonment_rate: float | NDArray[np.float64]  # one for all or (n,), > 0, per waiting supplier and unit of time

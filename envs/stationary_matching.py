@@ -68,6 +68,8 @@ class StationaryMatchingInstance(Instance):
     """Rates per unit of time and rewards per match, of I supplier types and J customer types."""
 
     model: ClassVar[str] = "stationary_matching"
+    joins: ClassVar[None] = None  # a customer who is not matched is lost
+    words: ClassVar[tuple[str, str, str]] = ("supplier", "customer", "left unmatched")  # for pictures
 
     supplier_rates: NDArray[np.float64]  # (I,) > 0, arrivals per unit of time
     departure_rates: NDArray[np.float64]  # (I,) > 0, per waiting supplier and unit of time

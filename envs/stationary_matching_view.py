@@ -34,6 +34,7 @@ class Scene(NamedTuple):
     """What both render modes show of row 0 of the state."""
 
     title: str  # of the model
+    words: tuple[str, str, str]  # for who waits, who arrives, and what becomes of the latter without a match
     name: str
     elapsed_time: float
     decisions: int
@@ -56,8 +57,8 @@ class Scene(NamedTuple):
         if self.last_customer < 0:
             return "none yet"
         if self.last_supplier < 0:
-            return f"customer {self.last_customer} left unmatched"
-        match = f"supplier {self.last_supplier} → customer {self.last_customer}"
+            return f"{self.words[1]} {self.last_customer} {self.words[2]}"
+        match = f"{self.words[0]} {self.last_supplier} → {self.words[1]} {self.last_customer}"
         return f"{match}, reward {number(self.last_reward)}"
 
     @property
@@ -89,6 +90,7 @@ def scene(instance: Any, state: Any, bound: float | None) -> Scene:
     last_supplier, last_customer = int(state.last_supplier[0]), int(state.last_customer[0])
     return Scene(
         title=instance.model.replace("_", " ").capitalize(),
+        words=instance.words,
         name=instance.name,
         elapsed_time=elapsed,
         decisions=int(state.decisions[0]),
@@ -128,7 +130,7 @@ def text(shown: Scene) -> str:
     if shown.share is not None and shown.bound is not None:
         lines[-1] += f" = {shown.percentage} of bound {number(shown.bound)}  │{text_bar(shown.share, 20)}│"
     lines.append("─" * COLUMNS)
-    lines.append(f"{'waiting suppliers':<46}{f'arriving customer {shown.customer}: reward':>26}")
+    lines.append(f"{f'waiting {shown.words[0]}s':<46}{f'arriving {shown.words[1]} {shown.customer}: reward':>26}")
     for i in kept:
         filled = text_bar(shown.queue[i] / end, 32)
         line = f"{i:>5} │{filled}│{count(int(shown.queue[i])):>10}  {shown.offer(i):>20}"
@@ -147,9 +149,9 @@ def picture(shown: Scene) -> NDArray[np.uint8]:
     _header(canvas, shown)
 
     canvas.rectangle(16, 112, 688, 304, CARD, 8)
-    canvas.text(32, 130, "Waiting suppliers", MUTED)
+    canvas.text(32, 130, f"Waiting {shown.words[0]}s", MUTED)
     canvas.text(424, 130, "Reward", MUTED, align="right")
-    canvas.text(CENTRE_X, 130, "Arriving customer", MUTED, align="centre")
+    canvas.text(CENTRE_X, 130, f"Arriving {shown.words[1]}", MUTED, align="centre")
     kept, hidden = shown.rows(PICTURE_ROWS)
     n_lines = len(kept) + bool(hidden)
     pitch = min(264 / n_lines, 60)
@@ -213,5 +215,5 @@ def _customer(canvas: Canvas, shown: Scene) -> None:
     if shown.best >= 0:
         offer, colour = f"best: type {shown.best}, {shown.offer(shown.best)}", GREEN
     else:
-        offer, colour = "no compatible supplier", MUTED
+        offer, colour = f"no compatible {shown.words[0]}", MUTED
     canvas.text(CENTRE_X, CENTRE_Y + RADIUS + 20, offer, colour, align="centre")

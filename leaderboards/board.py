@@ -27,6 +27,7 @@ from matchgym.leaderboards.store import (
     BOARD,
     MAX_CERTIFICATE_BYTES,
     PAGE,
+    SCHEMA_VERSION,
     TIMINGS,
     canonical,
     certificate_path,
@@ -90,14 +91,18 @@ def _share(progress: Callable[[float], None], done: int, players: int, share: fl
 
 def find_bounds(task: Task, instance: Any) -> tuple[Bound, Bound | str]:
     """The bound that scores a task, and the exact optimum or the sentence that refuses it."""
-    layer = task.entry.layer("bounds")
-    bound = layer.bound(instance, task.bound_kind)
+    bound = task.entry.layer("bounds").bound(instance, task.bound_kind)
     if bound.sense != "upper":
         raise InputError(f"task {task.name} needs an upper bound, but {task.bound_kind} is a {bound.sense} one.")
+    return bound, find_optimum(task, instance)
+
+
+def find_optimum(task: Task, instance: Any) -> Bound | str:
+    """The exact optimum, or the sentence that refuses it."""
     try:
-        return bound, layer.bound(instance, "optimum")
+        return task.entry.layer("bounds").bound(instance, "optimum")
     except InputError as error:
-        return bound, str(error)
+        return str(error)
 
 
 def evaluate_policy(task: Task, policy: Policy, instance: Any, progress: Callable[[float], None] | None = None) -> Evaluation:
@@ -256,7 +261,7 @@ def build_board(
 def _start(out: Path, tasks: Sequence[Task], is_quick: bool, is_whole: bool) -> tuple[Record, Record]:
     """The board and the timings to add tasks to: those in `out` if they are of the same versions, else empty ones."""
     board: Record = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "suite_version": SUITE_VERSION,
         "scorer_version": SCORER_VERSION,
         "package_version": matchgym.__version__,

@@ -8,6 +8,7 @@ from typing import Any
 
 from matchgym.envs.instance import InputError, shorten_path
 
+SCHEMA_VERSION = 1  # of board.json
 BOARD, TIMINGS, PAGE, CERTIFICATES = "board.json", "timings.json", "index.html", "certificates"
 MAX_CERTIFICATE_BYTES = 1_000_000  # a larger certificate is published by its digest only
 RESULTS = Path(__file__).parent / "results"  # what the project publishes
@@ -58,7 +59,7 @@ def read_json(path: Path) -> Any:
     """The JSON values of a file of the board; InputError if there are none."""
     try:
         return json.loads(read_text(path), parse_constant=_refuse_constant, parse_int=_integer)
-    except (OverflowError, ValueError) as error:
+    except (OverflowError, RecursionError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{shorten_path(path)} is not JSON; build the board anew.") from None

@@ -6,6 +6,8 @@
 4. Every derived number (scores, intervals, ranks, tiers, verdicts, flags) follows from the published measurements.
 5. A sample of rows is replayed and must give the same values, bit for bit; no baseline is missing.
 6. index.html is what board.json and timings.json render to; it names the sha256 of board.json, so that any flipped digit shows.
+
+Times per decision are reports of the machine that built the board: nothing proves them.
 """
 
 from collections.abc import Sequence
@@ -16,12 +18,14 @@ from typing import Any
 from matchgym.bounds.bound import VALUE_FLOOR, VALUE_TOLERANCE
 from matchgym.bounds.rational import round_down, round_up
 from matchgym.envs.instance import InputError
-from matchgym.leaderboards.board import Bar, Record, assemble, evaluate_policy, find_bounds, is_same_task, no_bar, significant
+from matchgym.leaderboards.board import Bar, Record, assemble, evaluate_policy, find_optimum, is_same_task, no_bar, significant
 from matchgym.leaderboards.entrants import Entrant, baselines
 from matchgym.leaderboards.pages import render
 from matchgym.leaderboards.store import (
     BOARD,
+    MAX_CERTIFICATE_BYTES,
     PAGE,
+    SCHEMA_VERSION,
     TIMINGS,
     canonical,
     certificate_path,
@@ -58,7 +62,8 @@ def verify_board(out: Path, tasks: Sequence[Task] = TASKS, replays: int = 1, bar
     board, text = read_board(out), read_text(out / BOARD)
     if text != dump(board):
         report.problems.append("board.json is not written as the build writes it.")
-    for key, version in (("suite_version", SUITE_VERSION), ("scorer_version", SCORER_VERSION)):
+    versions = {"schema_version": SCHEMA_VERSION, "suite_version": SUITE_VERSION, "scorer_version": SCORER_VERSION}
+    for key, version in versions.items():
         if board[key] != version:
             report.problems.append(f"board.json has {key} {board[key]!r}, not {version!r}; build the board anew.")
     names = [record.get("name") for record in board["tasks"] if isinstance(record, dict)]
@@ -89,11 +94,12 @@ def _verify_task(
 
     # Certificates.
     stored = read_json(certificate_path(out, name))
+    if not stored.keys() <= {"bound", "optimum"}:
+        report.problems.append(f"task {name}: its certificates are filed under {sorted(stored)}.")
     bound = _verify_bound(task, instance, "bound", record["bound"], stored, report)
     optimum = {key: value for key, value in record["optimum"].items() if not key.startswith("score_")}
     if "refused" in optimum:
-        best = find_bounds(task, instance)[1]
-        if best != optimum["refused"]:
+        if find_optimum(task, instance) != optimum["refused"]:
             report.problems.append(f"task {name}: the optimum is not refused for the stated reason.")
     else:
         optimum = _verify_bound(task, instance, "optimum", optimum, stored, report)
@@ -151,10 +157,14 @@ def _verify_bound(task: Task, instance: Any, part: str, stated: Record, stored: 
     layer, kind = task.entry.layer("bounds"), task.bound_kind if part == "bound" else "optimum"
     if part in stored:
         certificate = stored[part]["certificate"]
+        if stored[part] != {"kind": kind, "certificate": certificate}:
+            report.problems.append(f"task {task.name}: the certificate of {kind} is filed as one of another kind.")
         if sha256(canonical(certificate)) != stated["certificate_sha256"]:
             report.problems.append(f"task {task.name}: the certificate of {kind} does not have the stated sha256.")
     else:  # too large to be stored: found anew
         certificate = layer.bound(instance, kind).certificate
+        if len(canonical(certificate)) <= MAX_CERTIFICATE_BYTES:
+            report.problems.append(f"task {task.name}: the certificate of {kind} is missing.")
         if sha256(canonical(certificate)) != stated["certificate_sha256"]:
             report.problems.append(f"task {task.name}: the bound {kind} found anew has another certificate.")
     prove = layer.prove_optimum if kind == "optimum" else layer.PROVERS[kind]

@@ -198,6 +198,8 @@ def test_the_folder_is_named_after_the_training(tmp_path, monkeypatch) -> None:
         ({"params": {"scale_rewards": 1}}, "scale_rewards"),
         ({"params": {"learning_rate": 0}}, "learning_rate"),
         ({"params": {"n_envs": 2}}, "batch_size"),
+        ({"params": {"n_envs": 10**8}}, "n_envs must be an integer from 1 to 65536"),
+        ({"params": {"n_envs": 60_000, "n_steps": 60_000}}, "do not fit in memory"),
         ({"algo": "sarsa"}, "sarsa"),
         ({"algo": "dqn", "params": {"clip_range": 0.1}}, "clip_range"),
         ({"env_id": "Nothing-v0"}, "Nothing-v0"),

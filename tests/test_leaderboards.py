@@ -321,6 +321,23 @@ def test_consistent_forgeries_are_found(copied) -> None:
     assert "not the task of that name" in " ".join(verify_board(copied, TINY, replays=0).problems)
 
 
+def test_missing_and_misfiled_certificates_are_found(copied) -> None:
+    path = certificate_path(copied, TINY[0].name)
+    parts = json.loads(path.read_text())
+    path.write_text("{}")
+    kinds = (TINY[0].bound_kind, "optimum")
+    assert problems_of(copied) == [f"task tiny-toy: the certificate of {kind} is missing." for kind in kinds]
+    parts["bound"]["kind"] = "fluid"
+    path.write_text(json.dumps(parts))
+    assert "filed as one of another kind" in " ".join(problems_of(copied))
+
+
+def test_a_board_of_another_schema_is_not_sound(copied) -> None:
+    board = read_board(copied) | {"schema_version": 2}
+    rewrite(copied, board)
+    assert "schema_version 2" in " ".join(problems_of(copied))
+
+
 @pytest.mark.parametrize("values", [{}, {"tasks": [3]}, {"tasks": [{"name": "tiny-toy"}]}, {"tasks": {}}])
 def test_a_malformed_board_is_a_sentence_and_not_a_crash(copied, values) -> None:
     board = read_board(copied) | values if values else {}
