@@ -1,4 +1,4 @@
-"""Policies for data locality: JSQ(d) of Zhao, Mukherjee and Wu and its relatives among d samples, and rules that see all servers.
+"""Policies for data locality: JSQ(d) of Zhao, Mukherjee and Wu, its relatives among d samples, and rules that see all servers.
 
 Policies that choose among d servers drawn act under the environment's option `action="server"`, the others under "class".
 """
@@ -222,7 +222,7 @@ class HybridSQd(ClassPolicy):
 
 
 class GWSQd(ClassPolicy):
-    """GWSQ(d): a class as if any server could take the task, the paper's device for proofs; the dispatcher's own if it has one."""
+    """GWSQ(d), the paper's device for proofs: a class as if any server could take the task, if the dispatcher has it."""
 
     rule = rules.GLOBAL
     options: ClassVar[Mapping[str, Any]] = {**CLASS, "occupancy": "global"}

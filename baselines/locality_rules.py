@@ -1,12 +1,13 @@
 """The kernels behind the policies for data locality: one index for every class of servers, and laws that are not an index.
 
-An index rule sends a task to a server of least index among those it may choose from, ties uniform. The index depends on the type
-m, the rate u_m and the tasks x of a server:
+An index rule sends a task to a server of least index among those it may choose from, ties uniform. The index depends on the
+type m, the rate u_m and the tasks x of a server:
 
     random 0     jsq x     jfsq x, then the fastest     sed (x + 1) / u_m     jiq 1{x > 0}     jfiq 1{x > 0}, then the fastest
     table: any order of the classes (m, x)
 
-Among d servers drawn in random order the first of least index is a uniform one. Other laws, over classes seen with their counts:
+Among d servers drawn in random order the first of least index is a uniform one. Other laws, over classes seen with their
+counts:
 
     rate-proportional  a server with probability in proportion to u_m
     static             type m with probability gamma_km, then a uniform server of it
@@ -198,6 +199,10 @@ def law_batch(knobs_buffer, obs, laws):
         laws[b, :] = 0.0
         if knobs.is_by_class:
             law_kernel(knobs, obs[b], laws[b])
-            laws[b] /= laws[b].sum()
+            total = 0.0
+            for c in range(laws.shape[1]):
+                total += laws[b, c]
+            for c in range(laws.shape[1]):
+                laws[b, c] /= total
         else:
             laws[b, slot_kernel(knobs, obs[b])] = 1.0

@@ -1,12 +1,13 @@
 """The best that N servers could do if tasks moved freely between them: birth-death and pooled lower bounds on tasks.
 
-Let D(n) be the sum of the n largest service rates, n <= N, and D(N) beyond. Whatever a policy does, n tasks leave at rate D(n) at
-most and arrive at rate Lam = lambda W, so by coupling their number dominates the birth-death process Z of these rates. With
+Let D(n) be the sum of the n largest service rates, n <= N, and D(N) beyond. Whatever a policy does, n tasks leave at rate D(n)
+at most and arrive at rate Lam = lambda W, so by coupling their number dominates the birth-death process Z of these rates. With
 pi_n = prod_{i<=n} Lam / D(i) and r = Lam / D(N) < 1,
 
     E Z = (sum_{n<=N} n pi_n + pi_N (N r / (1 - r) + r / (1 - r)^2)) / (sum_{n<=N} pi_n + pi_N r / (1 - r)).
 
-One server of rate D(N) would have r / (1 - r) tasks, which is less. Both are computed in integers rounded in the safe direction.
+One server of rate D(N) would have r / (1 - r) tasks, which is less. Both are computed in integers rounded in the safe
+direction.
 """
 
 import math
@@ -25,8 +26,8 @@ def refuse_overload(arrivals: Fraction, capacity: Fraction) -> None:
     """InputError unless the servers can keep up."""
     if arrivals >= capacity:
         raise InputError(
-            f"arrival_rate brings {float(arrivals):.6g} tasks per unit of time to servers that complete {float(capacity):.6g} at "
-            "most: no policy is stable; lower it."
+            f"arrival_rate brings {float(arrivals):.6g} tasks per unit of time to servers that complete {float(capacity):.6g} "
+            "at most: no policy is stable; lower it."
         )
 
 
@@ -99,8 +100,8 @@ def transient_tasks(
 ) -> Fraction:
     """A rational number just below the mean of E Z(t) over [0, duration], from the law `start` of Z(0).
 
-    By uniformisation at rate q = Lam + D(N): the integral is sum_k Pr[Poisson(q T) > k] / q E Z_k, Z_k the chain of jumps. Terms
-    that are left out, and states beyond those within reach of rounding, only lower it.
+    By uniformisation at rate q = Lam + D(N): the integral is sum_k Pr[Poisson(q T) > k] / q E Z_k, Z_k the chain of jumps.
+    Terms that are left out, and states beyond those within reach of rounding, only lower it.
     """
     fastest_first = [(Fraction(rates[m]), int(counts[m])) for m in np.argsort(-rates, kind="stable") if counts[m] > 0]
     capacity = sum((rate * count for rate, count in fastest_first), Fraction(0))

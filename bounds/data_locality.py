@@ -207,7 +207,8 @@ def _solve_flows(kind: str, instance: DataLocalityInstance) -> Bound:
         held = HeldProgramme(problem)
     except InfeasibleError:
         raise InputError(
-            f"arrival_rate is too large: on this graph some dispatchers' servers cannot keep up, so {kind} is infinite; lower it."
+            f"arrival_rate is too large: on this graph the servers of some dispatchers cannot keep up, so {kind} is infinite; "
+            "lower it."
         ) from None
     alpha = np.zeros(len(flows.rates))
     for g, row in rows.items():

@@ -141,7 +141,7 @@ class Solution(NamedTuple):
 
 
 def solve_chain(chain: Chain, arrivals: NDArray[np.float64], rates: NDArray[np.float64]) -> Solution:
-    """The stationary law for arrival rates (S, N) at the servers and service rates (N,); tasks beyond the last total are lost."""
+    """The stationary law for arrival rates (S, N) and service rates (N,) of servers; tasks beyond the last total are lost."""
     size, most = len(chain.states), len(chain.starts) - 2
     above = np.zeros((int(chain.starts[most]), len(rates)), np.int64)
     below = np.zeros((size, len(rates)), np.int64)

@@ -1,4 +1,4 @@
-"""The limit of local JSQ(d) for many servers: its load, its ODE (3.8) and its fixed point (Zhao, Mukherjee, Wu 2022, Section 3).
+"""The limit of local JSQ(d) for many servers: load, ODE (3.8) and fixed point (Zhao, Mukherjee, Wu 2022, Section 3).
 
 Everything depends on the compatibility p only through x_km = v_m p_km / delta_k, see `matchgym.envs.mean_field`. With y_kl =
 sum_m x_km q_ml the fixed point satisfies, for every l >= 1, the cut identity (F.2)
@@ -131,7 +131,7 @@ def fixed_point(limit: Limit) -> Table:
 
 
 def newton(limit: Limit, q: Table) -> Table:
-    """The fixed point (M, L + 1) from a guess, by implicit steps along the ODE that grow into Newton's method: a second opinion."""
+    """The fixed point (M, L + 1) from a guess, by implicit steps along the ODE that grow into Newton's method: a check."""
     n, width = q.shape
     span, last = FIRST_SPAN / float(limit.u.max()), np.inf
     for _ in range(NEWTON_STEPS):

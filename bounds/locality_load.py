@@ -172,8 +172,8 @@ class Diagnostics:
 def diagnose(instance: DataLocalityInstance) -> Diagnostics:
     """Condition 2.1 and the certificate of clustered proportional sparsity (3.9), of a graph that is not too large.
 
-    B_k(i, j) = A_ij / delta_i - deg_v(k, j) / |E_k|: the share of a dispatcher's servers in a set U minus that of all its type's
-    edges is (B_k 1_U)_i, so at most ||B_k||_2^2 |U| / eps^2 dispatchers deviate by eps, whatever U.
+    B_k(i, j) = A_ij / delta_i - deg_v(k, j) / |E_k|: the share of a dispatcher's servers in a set U minus that of all its
+    type's edges is (B_k 1_U)_i, so at most ||B_k||_2^2 |U| / eps^2 dispatchers deviate by eps, whatever U.
     """
     graph = draw_graph(instance)
     edges = adjacency(graph).astype(float)

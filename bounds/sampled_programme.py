@@ -1,16 +1,16 @@
 """The programme for policies that choose among d uniform samples, whatever they know: an extension of (F.2) to sets of servers.
 
-Servers fall into groups g that hold a share omega_g of all and work at rate u_g; a_gl is the stationary probability that a server
-of g has at least l tasks. Sources s bring r_s tasks per server and unit of time and draw d servers; y_s(t) = sum_g X_sg a_{g,t_g}
-counts (or measures) the servers of s with at least t_g tasks, and phi_s(y) is the probability that all d are among y of them. For
-every choice of thresholds t_g in {0, 1, ..., infinity},
+Servers fall into groups g that hold a share omega_g of all and work at rate u_g; a_gl is the stationary probability that a
+server of g has at least l tasks. Sources s bring r_s tasks per server and unit of time and draw d servers; y_s(t) = sum_g X_sg
+a_{g,t_g} counts (or measures) the servers of s with at least t_g tasks, and phi_s(y) is the probability that all d are among y
+of them. For every choice of thresholds t_g in {0, 1, ..., infinity},
 
     sum_g omega_g u_g a_{g, t_g + 1}  >=  sum_s r_s phi_s(y_s(t)),
 
 because a task whose d samples all have t_g tasks or more must join one of them, and upcrossings of level t_g + 1 balance
-downcrossings; phi_s is convex, so that Jensen's inequality lets means stand for the numbers at an arrival (PASTA). Every task is
-served, sum_g omega_g u_g a_g1 = sum_s r_s. The least sum_g omega_g sum_l a_gl under these constraints bounds the mean number of
-tasks per server from below. It is convex and is solved by cutting planes: thresholds, and tangents of phi_s.
+downcrossings; phi_s is convex, so that Jensen's inequality lets means stand for the numbers at an arrival (PASTA). Every task
+is served, sum_g omega_g u_g a_g1 = sum_s r_s. The least sum_g omega_g sum_l a_gl under these constraints bounds the mean number
+of tasks per server from below. It is convex and is solved by cutting planes: thresholds, and tangents of phi_s.
 
 Multipliers z_c >= 0 of any cuts, and eta of the equation, prove a bound without a solver, since sum over the levels of a server
 of the probability of l tasks is 1:
@@ -181,7 +181,6 @@ def _row(
     columns: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], Table, float]:
     """A cut as -(left side) + D a <= -const."""
-    n, levels = columns.shape
     tangents = [sampling.value_and_slope(s, point) for s, point in enumerate(at.tolist())]
     slopes = np.array([float(slope) for _, slope in tangents])
     points = at / GRID if sampling.degrees is None else at

@@ -1,8 +1,8 @@
 """Load balancing with data locality: local JSQ(d) on a compatibility graph (Zhao, Mukherjee, Wu 2022, Section 2).
 
 N servers of M types serve one task at a time, first come first served, in Exp(u_m) time. Tasks arrive at each of W = xi N
-dispatchers of K types as a Poisson process of rate lambda, and go at once and for good to one of the servers that the graph joins
-to their dispatcher. The objective is minus the mean number of tasks in the system per server.
+dispatchers of K types as a Poisson process of rate lambda, and go at once and for good to one of the servers that the graph
+joins to their dispatcher. The objective is minus the mean number of tasks in the system per server.
 
     lambda -> arrival_rate     xi -> dispatchers_per_server     w_k -> dispatcher_fractions[k]     v_m -> server_fractions[m]
     u_m -> service_rates[m]    p_km -> compatibility[k, m]      d -> choices                       N -> n_servers
@@ -11,17 +11,18 @@ A decision is taken whenever a task arrives. One step:
 
 1. Join. The task joins the chosen server behind x others.
 2. Time passes until the next task arrives; servers work.
-3. Task. The next task arrives at a uniform dispatcher, which sees its servers: d of them drawn without replacement (one, if it has
-   fewer than d), or the counts of all of them by type and number of tasks.
+3. Task. The next task arrives at a uniform dispatcher, which sees its servers: d of them drawn without replacement (one, if it
+   has fewer than d), or the counts of all of them by type and number of tasks.
 
-Time passes in one of two ways with the same law. *Looks*: nothing is done until a server is drawn; then the tasks that have left
-it since it was last seen are min(tasks, Poisson(u_m dt)), because a server that works is left at rate u_m. No departure is ever an
-event, and a task touches d servers, whatever N. *Events*: departures at rate sum_j u_j, each at a server drawn in proportion to
-u_j, void if it is empty (uniformisation); needed where a decision sees more than d servers, or where the reward is the time
-integral. The stream `world` makes tasks, draws and events whatever the policy does: policies under one seed meet the same ones.
+Time passes in one of two ways with the same law. *Looks*: nothing is done until a server is drawn; then the tasks that have
+left it since it was last seen are min(tasks, Poisson(u_m dt)), because a server that works is left at rate u_m. No departure is
+ever an event, and a task touches d servers, whatever N. *Events*: departures at rate sum_j u_j, each at a server drawn in
+proportion to u_j, void if it is empty (uniformisation); needed where a decision sees more than d servers, or where the reward
+is the time integral. The stream `world` makes tasks, draws and events whatever the policy does: policies under one seed meet
+the same ones.
 
-The expected sojourn of a task that joins x others is (x + 1) / u_m, and by Little's law the mean number in system is the arrival
-rate times its mean; so minus it is the reward.
+The expected sojourn of a task that joins x others is (x + 1) / u_m, and by Little's law the mean number in system is the
+arrival rate times its mean; so minus it is the reward.
 """
 
 import math
@@ -212,7 +213,7 @@ def class_kernel(params, state, b, action):
         return member_kernel(params, state.stream, b, i, k)
     count, n = state.local[b, action], candidates_kernel(params, i, k)
     if 8 * count >= n or params.is_complete:  # draw until one is in the class
-        start, width, n_type = 0, n, 0
+        start, n_type = 0, 0
         if params.is_complete:
             start = params.server_ends[action // levels]
             n_type = params.server_ends[action // levels + 1] - start
@@ -497,8 +498,8 @@ class DataLocalityEnv(Env):
     ## Action Space
     By the option `action`; the size does not depend on N.
 
-    - "server": `Discrete(d)`, one of the d compatible servers drawn without replacement, in random order. A dispatcher with fewer
-      than d servers draws one, the only valid action.
+    - "server": `Discrete(d)`, one of the d compatible servers drawn without replacement, in random order. A dispatcher with
+      fewer than d servers draws one, the only valid action.
     - "class": `Discrete(M L)`, a type m and a number of tasks l = 0..L-1 (the last is open: L-1 or more), as m L + l; the task
       joins a uniform compatible server of the class. Valid are the classes that have one.
 

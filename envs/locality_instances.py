@@ -1,10 +1,10 @@
 """Instances of load balancing with data locality: servers, dispatchers, and the graph that says who may use whom.
 
-Servers are numbered type by type, and so are dispatchers. The graph is a function of the instance: an edge of IRG(p) is there iff
-a hash of (graph_seed, dispatcher, server) is below p_km, so that a graph of 10^12 edges need not be stored, and a stored one is
-the same graph. Deterministic graphs (per pair of types, with n servers and t = floor(p_km n + 1/2)) join dispatcher a = 0, 1, ...
-of its type to the servers (s_a + c) mod n, c in T, |T| = t, with s_a = floor(a n / W_k) if W_k < n, else a mod n: `contiguous` has
-T = {0..t-1}, `random` a t-subset drawn once per pair of types.
+Servers are numbered type by type, and so are dispatchers. The graph is a function of the instance: an edge of IRG(p) is there
+iff a hash of (graph_seed, dispatcher, server) is below p_km, so that a graph of 10^12 edges need not be stored, and a stored
+one is the same graph. Deterministic graphs (per pair of types, with n servers and t = floor(p_km n + 1/2)) join dispatcher a =
+0, 1, ... of its type to the servers (s_a + c) mod n, c in T, |T| = t, with s_a = floor(a n / W_k) if W_k < n, else a mod n:
+`contiguous` has T = {0..t-1}, `random` a t-subset drawn once per pair of types.
 """
 
 import functools

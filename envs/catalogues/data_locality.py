@@ -1,7 +1,8 @@
 """Instances of load balancing with data locality.
 
-`paper` instances are Section 6 of Zhao, Mukherjee and Wu: three server types of rates 1, 5, 10, two dispatcher types, d = 2, load
-3/4, starting from the law Q, Q1 or Q2. Their graph IRG(p1) is stable; on the complete graph the slow servers take too many tasks.
+`paper` instances are Section 6 of Zhao, Mukherjee and Wu: three server types of rates 1, 5, 10, two dispatcher types, d = 2,
+load 3/4, starting from the law Q, Q1 or Q2. Their graph IRG(p1) is stable; on the complete graph the slow servers take too many
+tasks.
 """
 
 from collections.abc import Callable
