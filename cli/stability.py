@@ -37,7 +37,7 @@ def stability(
     report_of = getattr(entry.layer("bounds"), "stability", None)
     if report_of is None:
         able = [each.id for each in ENTRIES if hasattr(each.layer("bounds"), "stability")]
-        raise InputError(f"{entry.id} has no report of stability; {', '.join(able)} have.")
+        raise InputError(f"{entry.id} has no report of stability; there is one for {', '.join(able)}.")
     if times is not None and "times" not in inspect.signature(report_of).parameters:
         raise InputError(f"--times is not for {entry.id}; leave it out.")
     given = {} if times is None else {"times": times}
@@ -49,6 +49,6 @@ def stability(
         )
     console.print(f"stability of {entry.id}, instance {loaded.name}")
     for line in report.lines():
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}", markup=False, soft_wrap=True)
     console.print(f"  {watch.seconds:.2f} s")
     return None
