@@ -25,6 +25,7 @@ policies. The limits `fluid` and `sampled` hold for no finite system and are nev
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def bound_for(instance: Any, options: Mapping[str, Any]) -> Bound:
 def _tightest(instance: DataLocalityInstance, kinds: tuple[str, ...]) -> Bound:
     """The best of some bounds, leaving out those whose programme is too large or says that nothing is stable."""
     refuse_overload(_arrivals(instance), _capacity(instance))
-    found = []
+    found: list[Bound] = []
     for kind in kinds:
         if kind in COARSE and any(each.kind == COARSE[kind] for each in found):
             continue
@@ -330,13 +331,15 @@ HOLDS_FOR = {
 }
 
 _BOUNDS: dict[str, Callable[[DataLocalityInstance], Bound]] = {
-    **{kind: (lambda instance, kind=kind: _solve_sampled(kind, instance)) for kind in ("sampled-graph", "sampled-types")},
-    **{kind: (lambda instance, kind=kind: _solve_flows(kind, instance)) for kind in ("fluid-graph", "fluid-types")},
+    "sampled-graph": partial(_solve_sampled, "sampled-graph"),
+    "sampled-types": partial(_solve_sampled, "sampled-types"),
+    "fluid-graph": partial(_solve_flows, "fluid-graph"),
+    "fluid-types": partial(_solve_flows, "fluid-types"),
     "birth-death": birth_death,
     "pooled": pooled,
     "horizon": horizon,
-    "sampled": lambda instance: _solve_sampled("sampled", instance),
-    "fluid": lambda instance: _solve_flows("fluid", instance),
+    "sampled": partial(_solve_sampled, "sampled"),
+    "fluid": partial(_solve_flows, "fluid"),
 }
 KINDS = (*TIGHTEST, *_BOUNDS)
 PROVERS = {

@@ -204,7 +204,7 @@ class MeanField:
         """P_k(m, l) (K, M, L): where a task of a type-k dispatcher goes; the last level is missing."""
         y = self.limit.x @ self.q
         a, b = y[:, :-1], y[:, 1:]
-        mean = sum(a**r * b ** (self.limit.d - 1 - r) for r in range(self.limit.d))
+        mean = np.sum([a**r * b ** (self.limit.d - 1 - r) for r in range(self.limit.d)], axis=0)
         return self.limit.x[:, :, None] * (self.q[:, :-1] - self.q[:, 1:]) * mean[:, None, :]
 
     @property

@@ -232,12 +232,11 @@ def _violated(
         for bits in unions:
             for level in range(levels):
                 threshold = np.where(bits >> kinds & 1, level, -1)
-                excess = climb_kernel(d, tails, work, r, coupling, degrees, tables, room, threshold)
-                found.append((excess, threshold))
+                found.append((climb_kernel(d, tails, work, r, coupling, degrees, tables, room, threshold), threshold))
     found.sort(key=lambda each: -each[0])
     distinct: dict[bytes, NDArray[np.int64]] = {}
-    for excess, threshold in found:
-        if excess > VIOLATED and len(distinct) < CUTS:
+    for violation, threshold in found:
+        if violation > VIOLATED and len(distinct) < CUTS:
             distinct.setdefault(threshold.tobytes(), threshold)
     return list(distinct.values())
 

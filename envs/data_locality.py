@@ -112,15 +112,16 @@ def state(instance: DataLocalityInstance, batch: int) -> State:
     """Zeroed rows."""
     cells = instance.n_types * max(OPTIONS["levels"])
     integers = ("n_sampled", "dispatcher", "dispatcher_type", "is_current", "tasks", "invalid_actions", "decisions")
+    fields: dict[str, Any] = {name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "service")}
+    fields |= {name: np.zeros(batch, np.int64) for name in integers}
     return State(
-        **{name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "service")},
+        **fields,
         servers=np.zeros((batch, 2 * instance.n_servers)),
         sampled=np.zeros((batch, instance.choices), np.int64),
         local=np.zeros((batch, cells), np.int64),
         overall=np.zeros((batch, cells), np.int64),
         elapsed_time=np.zeros(batch),
         total_reward=np.zeros(batch),
-        **{name: np.zeros(batch, np.int64) for name in integers},
     )
 
 
