@@ -72,6 +72,11 @@ class AgentPolicy(Policy):
             raise InputError(f"model.zip in {shorten(str(folder))} cannot be read; train the agent anew.") from None
         return cls(model, env_id)
 
+    @property
+    def heeds_masks(self) -> bool:
+        """Whether its decisions depend on the mask."""
+        return isinstance(self.model, MaskablePPO)
+
     def fit(self, instance: Any) -> Self:
         """Check that the network fits the instance; it has been trained already."""
         model = find(self.env_id).model
@@ -95,6 +100,6 @@ class AgentPolicy(Policy):
         heeds `action_masks` (B, n_actions); what the others choose against the mask, the environment takes
         for doing nothing.
         """
-        if isinstance(self.model, MaskablePPO):
+        if self.heeds_masks:
             return self.model.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
         return self.model.predict(observation, state, episode_start, deterministic)

@@ -66,6 +66,7 @@ class CongestionPolicy(CompiledPolicy):
             "capacities": instance.capacities,
             "allowed": np.asarray(instance.compatibility),
             "rewards": np.zeros(instance.allowed.shape) if instance.rewards is None else instance.mean_rewards,
+            "features": instance.features,
             "has_rewards": int(instance.rewards is not None),
         }
 
@@ -75,6 +76,8 @@ class CongestionPolicy(CompiledPolicy):
             check_barrier(loaded.arrival_rates, loaded.capacities, self.v, loaded.reward_cap or 1.0)
             if not loaded.allowed.all():  # is there room for all jobs on the servers that may take them?
                 solve_barrier(loaded.arrival_rates, 0.0 * loaded.allowed, 1.0, loaded.capacities, loaded.allowed)
+        if self.belief == rules.RIDGE and not loaded.features.size:
+            raise InputError(f"instance {loaded.name!r} has no job_features and server_features, which ridge policies need.")
         for name in ("eps", "radius", "floor"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
@@ -108,7 +111,7 @@ class CongestionPolicy(CompiledPolicy):
         n, m = self.params_.allowed.shape
         assert self.action_space_ is not None
         size = int(np.prod(self.action_space_.shape or ()))
-        return rules.memory(batch, size, n, m, workspace(n, m))
+        return rules.memory(batch, size, n, m, workspace(n, m), self.params_.features.shape[1])
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
         is_masked = isinstance(self.action_space_, gym.spaces.MultiDiscrete)
@@ -167,6 +170,23 @@ class GreedyUCB(CongestionPolicy):
 
     def __init__(self, cap: float | None = None, radius: float = 1.0, floor: float = 0.0) -> None:
         self.cap, self.radius, self.floor = cap, radius, floor
+
+
+class BarrierRidge(BarrierUCB):
+    """Algorithm 1 at the upper confidence bounds of the bilinear model r_ij = f_i' Theta g_j (conclusion of the paper).
+
+    Theta is learnt by ridge regression on phi_ij = vec(f_i g_j'), so that a reward at one pair tells of all; an estimate is
+    theta . phi_ij + radius sqrt(phi_ij' A^-1 phi_ij), at most the cap. f and g are the instance's job_features and
+    server_features.
+    """
+
+    belief = rules.RIDGE
+
+
+class QueueRidge(QueueUCB):
+    """Algorithm 2 at the upper confidence bounds of the bilinear model; see `BarrierRidge`."""
+
+    belief = rules.RIDGE
 
 
 class TwoStageBarrier(CongestionPolicy):
@@ -263,6 +283,8 @@ POLICIES: dict[str, type[Policy]] = {
     "barrier-ucb": BarrierUCB,
     "queue-ucb": QueueUCB,
     "greedy-ucb": GreedyUCB,
+    "barrier-ridge": BarrierRidge,
+    "queue-ridge": QueueRidge,
     "barrier-known": BarrierKnown,
     "queue-known": QueueKnown,
     "two-stage-barrier": TwoStageBarrier,

@@ -1,9 +1,9 @@
 """The kernel behind the policies for congestion-aware learning: what is believed of rewards, and how jobs are sent.
 
-A policy is a *belief*, an estimate r_ij(t) of every mean reward, put into a *rule*. Beliefs: upper confidence bounds (6), a
-draw from the posterior, the empirical means of a first stage, the truth, or none. Rules: the barrier rule sends each job of
-type i to server j with the probability p_ij(t) that solves programme (7); the queue rule (9) sends all jobs of type i in a
-slot to
+A policy is a *belief*, an estimate r_ij(t) of every mean reward, put into a *rule*. Beliefs: upper confidence bounds (6), those
+of a bilinear model, a draw from the posterior, the empirical means of a first stage, the truth, or none. Rules: the barrier
+rule sends each job of type i to server j with the probability p_ij(t) that solves programme (7); the queue rule (9) sends all
+jobs of type i in a slot to
 
     k(i, t) = the smallest index in argmax_j { r_ij(t) - eps Q_j(t - 1) }.
 
@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from matchgym.baselines.barrier_programme import FORBIDDEN, ROUNDING, R, solve_kernel
+from matchgym.baselines.barrier_programme import FORBIDDEN, ROUNDING, R, resolution_kernel, solve_kernel
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.rng import beta, uniform
 
 SMALLEST_SHARE = 1e-9  # probabilities below are 0
-UPPER, POSTERIOR, EMPIRICAL, TRUTH, NOTHING = range(5)  # beliefs; the last three are formed once per episode
+UPPER, RIDGE, POSTERIOR, EMPIRICAL, TRUTH, NOTHING = range(6)  # beliefs; the last three are formed once per episode
 # Rules. EVEN, BARRIER and QUEUE_WEIGHTS write weights (I J), RANDOM_SERVER and QUEUE_SERVER write servers (I).
 EVEN, BARRIER, QUEUE_WEIGHTS, QUEUE_SERVER, RANDOM_SERVER = range(5)
 
@@ -33,6 +33,7 @@ class Knobs(NamedTuple):
     capacities: Reals  # (J,)
     allowed: IntegerTable  # (I, J)
     rewards: RealTable  # (I, J) mean rewards, for the rules that know them
+    features: RealTable  # (I J, d) phi_ij, for the bilinear model
     has_rewards: Integer  # 0: they are drawn, and observed by these rules
     belief: Integer
     rule: Integer
@@ -58,6 +59,7 @@ class Learner(NamedTuple):
     is_settled: Integers  # (B,) whether a decision made once per episode has been made
     flows: RealTable  # (1, I J) scratch, shared by all rows: the solution of programme (7)
     work: RealTable  # scratch of the solver
+    gram: RealTable  # (d, d + 2) scratch of the bilinear model
 
 
 @kernel
@@ -115,6 +117,49 @@ def upper_kernel(knobs, memory, b, obs):
 
 
 @outlined_kernel
+def ridge_kernel(knobs, memory, b, obs):
+    """Estimates of the bilinear model r_ij = theta . phi_ij, by ridge regression on all rewards revealed so far.
+
+    With A = I + sum phi phi' = L L' and z = L^-1 sum X phi over these rewards, the estimate of a pair is
+    theta . phi + radius sqrt(phi' A^-1 phi) = z . y + radius |y| with L y = phi, cut off at the cap and the floor.
+    """
+    size, d = knobs.features.shape
+    gram, phi = memory.gram, knobs.features
+    for p in range(d):
+        for q in range(d + 1):
+            gram[p, q] = 0.0
+        gram[p, p] = 1.0
+    for k in range(size):
+        count = float(served_kernel(knobs, obs, k))
+        if count > 0.0:
+            total = count * float(mean_kernel(knobs, obs, k))
+            for p in range(d):
+                gram[p, d] += total * phi[k, p]
+                for q in range(p + 1):
+                    gram[p, q] += count * phi[k, p] * phi[k, q]
+    for p in range(d):  # A becomes L, and column d becomes z
+        for q in range(p + 1):
+            rest = gram[p, q]
+            for s in range(q):
+                rest -= gram[p, s] * gram[q, s]
+            gram[p, q] = math.sqrt(rest) if p == q else rest / gram[q, q]
+        rest = gram[p, d]
+        for s in range(p):
+            rest -= gram[p, s] * gram[s, d]
+        gram[p, d] = rest / gram[p, p]
+    for k in range(size):
+        mean = square = 0.0
+        for p in range(d):  # column d + 1 becomes y
+            rest = phi[k, p]
+            for s in range(p):
+                rest -= gram[p, s] * gram[s, d + 1]
+            y = gram[p, d + 1] = rest / gram[p, p]
+            mean += gram[p, d] * y
+            square += y * y
+        memory.estimate[b, k] = max(min(mean + knobs.radius * math.sqrt(square), knobs.cap), knobs.floor)
+
+
+@outlined_kernel
 def posterior_kernel(knobs, memory, b, obs):
     """A draw from Beta(1 + w, 1 + h - w), w the rewards received in units of the cap."""
     for k in range(memory.estimate.shape[1]):
@@ -169,7 +214,7 @@ def barrier_rule(knobs, memory, b):
     # Never warm: where estimates tie, p would depend on the past. From an even split it is near the centre of the optimal ones.
     lam, flows, target = knobs.arrival_rates, memory.flows[0], max(knobs.gap, ROUNDING / v)
     _, gap, _ = solve_kernel(lam, knobs.capacities, v, target, knobs.complementarity, flows, False, memory.work)
-    if not gap <= target:
+    if not abs(gap) <= max(target, resolution_kernel(knobs.capacities, v, memory.work)):
         raise RuntimeError("programme (7) could not be solved to its gap; choose a smaller V")
     for place in range(len(knobs.present)):
         i = knobs.present[place]
@@ -209,6 +254,8 @@ def believe(knobs, memory, b, obs):
     """Form the policy's belief."""
     if knobs.belief == UPPER:
         upper_kernel(knobs, memory, b, obs)
+    elif knobs.belief == RIDGE:
+        ridge_kernel(knobs, memory, b, obs)
     elif knobs.belief == POSTERIOR:
         posterior_kernel(knobs, memory, b, obs)
     elif knobs.belief == EMPIRICAL:
@@ -225,7 +272,7 @@ def act_kernel(knobs, memory, b, obs, mask, rng):
     """Write the action of row b; every policy of this model."""
     n, m = knobs.allowed.shape
     is_exploring = slots_kernel(knobs, obs) < knobs.stage
-    is_new = knobs.belief == UPPER or knobs.belief == POSTERIOR or not memory.is_settled[b]
+    is_new = knobs.belief <= POSTERIOR or not memory.is_settled[b]
     if knobs.rule != EVEN and not is_exploring and is_new:
         believe(knobs, memory, b, obs)
     if knobs.rule == EVEN or is_exploring:
@@ -247,8 +294,8 @@ def act_kernel(knobs, memory, b, obs, mask, rng):
     memory.is_settled[b] = not is_exploring
 
 
-def memory(batch: int, n_actions: int, n: int, m: int, work: Any) -> Learner:
-    """Zeroed rows for n types (or seats) and m servers."""
+def memory(batch: int, n_actions: int, n: int, m: int, work: Any, d: int) -> Learner:
+    """Zeroed rows for n types (or seats), m servers and d features of a pair."""
     return Learner(
         stream=np.zeros((batch, 4), np.uint64),
         action=np.zeros((batch, n_actions)),
@@ -256,4 +303,5 @@ def memory(batch: int, n_actions: int, n: int, m: int, work: Any) -> Learner:
         is_settled=np.zeros(batch, np.int64),
         flows=np.zeros((1, n * m)),
         work=work,
+        gram=np.zeros((max(d, 1), d + 2)),
     )

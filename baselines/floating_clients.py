@@ -32,6 +32,7 @@ class FloatingPolicy(CongestionPolicy):
             "capacities": np.ones(instance.n_servers),
             "allowed": np.ones(shape, np.int64),
             "rewards": np.zeros(shape),
+            "features": np.zeros((shape[0] * shape[1], 0)),
             "has_rewards": 0,
         }
 

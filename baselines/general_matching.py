@@ -4,7 +4,7 @@ Each reduction lets some nodes act only when they arrive, as customers, and the 
 Algorithm 1 of the paper. A node that has acted in vain stays in its queue and is ignored.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from matchgym.baselines.preference_lists import (
     waiting_kernel,
 )
 from matchgym.baselines.stationary_matching import CorrelatedProposals, correlated_kernel, random_kernel, table_kernel
+from matchgym.bounds.bound import Bound
 from matchgym.bounds.general_matching import copies, optimum, tlp_joint
 from matchgym.bounds.stationary_matching import tlp_online
 from matchgym.envs.base import Model
@@ -209,7 +210,8 @@ class OfflineCopies(GraphPolicy):
 class Optimal(GraphPolicy, bipartite.Optimal):
     """The best policy, from average-reward dynamic programming; small instances only."""
 
-    solve: ClassVar[Any] = staticmethod(optimum)
+    def _solve(self) -> Bound:
+        return optimum(self.instance)
 
 
 POLICIES: dict[str, type[Policy]] = {

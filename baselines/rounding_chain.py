@@ -26,9 +26,9 @@ from matchgym.envs.compile import kernel
 from matchgym.envs.instance import InputError
 from matchgym.envs.matching_queues import QueueNetwork
 
-TAILS = (1e-9, 1e-7)  # rate of what is lost to each cap, relative to the customers' rate; the second for large chains
+TAILS = (1e-9, 1e-7, 1e-6)  # rate of what is lost to each cap, relative to the customers' rate; the last two for large chains
 LONGEST_BUFFER = 5_000
-MAX_STATES = 1_500_000
+MAX_STATES = 4_000_000  # solved in some two minutes and 3 GB
 MAX_SHORT_STATES = 1_000  # for the laws of buffers, which take dense matrices of that size
 DIRECT_STATES = 30_000  # above, sweeps are quicker than a factorisation
 BALANCED = 1e-11  # residual of the balance equations, relative to the total flow
@@ -132,10 +132,12 @@ def rounded_value(rounding: Rounding, max_states: float = MAX_STATES) -> Rounded
 
 def make_part(rounding: Rounding, queues: Sequence[int], law: NDArray[np.float64], max_states: float) -> "Part":
     """The part with these long queues, cut off as finely as its size allows."""
-    try:
-        return Part(rounding, queues, law, TAILS[0], max_states)
-    except TooLarge:
-        return Part(rounding, queues, law, TAILS[1], max_states)
+    for tail in TAILS[:-1]:
+        try:
+            return Part(rounding, queues, law, tail, max_states)
+        except TooLarge:
+            continue
+    return Part(rounding, queues, law, TAILS[-1], max_states)
 
 
 class TooLarge(InputError):

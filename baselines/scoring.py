@@ -40,8 +40,10 @@ class Score:
 
     @property
     def score(self) -> float | None:
-        gap = self.bound.certified_value - self.anchor.mean
-        return self.difference.mean / gap if gap > 0 else None
+        """None where the anchor is as good as the bound, as far as the bound is resolved."""
+        certified = self.bound.certified_value
+        gap, resolution = certified - self.anchor.mean, abs(certified - self.bound.value) + 1e-10 * abs(certified)
+        return self.difference.mean / gap if gap > 10 * resolution else None
 
     @property
     def ratio(self) -> float | None:
@@ -86,6 +88,13 @@ def _anchor(entry: Entry, instance: Any) -> tuple[str, Policy]:
     return name, kind().fit(instance)
 
 
+def _bound(entry: Entry, instance: Any, policy: Policy) -> Bound:
+    """The bound that holds for a policy: the model's own choice, where its bounds depend on what policies may see or do."""
+    layer = entry.layer("bounds")
+    chosen = getattr(layer, "bound_for", None)
+    return layer.bound(instance) if chosen is None else chosen(instance, policy.acting.options)
+
+
 def score_exactly(entry: Entry, policy: Policy) -> Score:
     """Score a fitted policy by the exact values of its chain and the anchor's."""
     exact_value = entry.layer("baselines").exact_value
@@ -93,7 +102,7 @@ def score_exactly(entry: Entry, policy: Policy) -> Score:
     value = exact_value(policy)
     objective, base = _as_interval(value), _as_interval(exact_value(anchor))
     difference = Interval(objective.mean - base.mean, objective.low - base.high, objective.high - base.low)
-    bound = entry.layer("bounds").bound(policy.instance)
+    bound = _bound(entry, policy.instance, policy)
     if not entry.model.rates:
         return Score(objective, 0, name, base, difference, bound)
     measures = policy.instance.measures(value.match_rates)
@@ -114,7 +123,7 @@ def score_simulated(
     bound_of = entry.layer("bounds").bound
     shared = (found.objective, found.replications, name, base.objective, found.minus(base))
     if not found.drawn:
-        return Score(*shared, bound_of(found.instance), found.rates)
+        return Score(*shared, _bound(entry, found.instance, policy), found.rates)
     own = [bound_of(instance) for instance in found.drawn]
     means = [sum(values) / len(own) for values in zip(*((each.value, each.certified_value) for each in own))]
     ratios = t_interval([value / each.certified_value for value, each in zip(found.values, own)])

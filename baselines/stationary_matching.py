@@ -1,6 +1,5 @@
 """Policies for stationary bipartite matching: the algorithms of arXiv 2411.08218 and the baselines they are compared with."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -221,10 +220,12 @@ class Optimal(MatchingPolicy):
 
     Params = TableParams
     is_deterministic: ClassVar[bool] = True
-    solve: ClassVar[Callable[[Any], Bound]] = staticmethod(optimum)
+
+    def _solve(self) -> Bound:
+        return optimum(self.instance)
 
     def _prepare(self) -> None:
-        solution = self.solve(self.instance).solution
+        solution = self._solve().solution
         actions = solution["actions"]
         self.params_ = TableParams(actions.reshape(len(actions), -1), np.array(solution["caps"]))
 

@@ -63,8 +63,12 @@ def exact_table(values: NDArray[np.float64]) -> Table:
 
 
 def exact_rates(instance: Rates) -> ExactRates:
-    rates = map(exact_list, (instance.supplier_rates, instance.departure_rates, instance.customer_rates))
-    return ExactRates(*rates, joins=None if instance.joins is None else instance.joins.tolist())
+    return ExactRates(
+        supplier=exact_list(instance.supplier_rates),
+        departure=exact_list(instance.departure_rates),
+        customer=exact_list(instance.customer_rates),
+        joins=None if instance.joins is None else instance.joins.tolist(),
+    )
 
 
 def on_grid(h: NDArray[np.float64]) -> dict[str, Any]:

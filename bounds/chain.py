@@ -143,9 +143,15 @@ def make_box(
         if states > limit:
             raise InputError(
                 f"{purpose} needs more than {limit} states for instance {instance.name!r} "
-                f"({len(weights)} queues): use a linear programme or simulation."
+                f"({len(weights)} {'supplier' if instance.joins is None else 'node'} types): use a linear programme or "
+                "simulation."
             )
     return box_of(instance, tuple(caps))
+
+
+def _iterate(matrix: sparse.csc_matrix, rough: LinearOperator, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A solution by GMRES, which is approximate, or useless where the approximate inverse `rough` is."""
+    return gmres(matrix, right, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=2)[0]
 
 
 def _solvers(matrix: sparse.csc_matrix) -> Iterator[Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
@@ -156,7 +162,7 @@ def _solvers(matrix: sparse.csc_matrix) -> Iterator[Callable[[NDArray[np.float64
         except RuntimeError:  # a pivot was dropped: this factorisation is of no use, the next one may be
             continue
         rough = LinearOperator(matrix.shape, factors.solve)
-        yield lambda right, rough=rough: gmres(matrix, right, M=rough, rtol=1e-8, atol=0.0, restart=60, maxiter=2)[0]
+        yield functools.partial(_iterate, matrix, rough)
     try:
         yield splu(matrix).solve
     except RuntimeError as failure:  # a factor is singular in floating point

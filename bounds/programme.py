@@ -11,6 +11,10 @@ TOLERANCE = 1e-10  # primal and dual feasibility; HiGHS accepts no less
 DEVEX = 1  # pricing; the weights of steepest edge would be computed anew whenever rows are added, at 4 times the cost
 
 
+class InfeasibleError(RuntimeError):
+    """A programme has no solution."""
+
+
 class HeldProgramme:
     """A maximisation problem after its first solve; `solve_again` continues from the last basis.
 
@@ -36,6 +40,8 @@ class HeldProgramme:
 
     def _read(self) -> None:
         status = self.solver.modelStatusToString(self.solver.getModelStatus())
+        if status == "Infeasible":
+            raise InfeasibleError(f"the linear programme {self.problem.name} has no solution.")
         if status != "Optimal":
             raise RuntimeError(f"HiGHS ended with status {status!r} on the linear programme {self.problem.name}.")
         solution = self.solver.getSolution()
@@ -48,14 +54,16 @@ class HeldProgramme:
         """The columns of some variables."""
         return np.array([variable.index for variable in variables], np.int64)
 
-    def add_rows(self, rows: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> range:
-        """Add rows (columns, coefficients) that say sum of coefficients x columns <= 1; returns their numbers."""
+    def add_rows(
+        self, rows: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], most: NDArray[np.float64] | None = None
+    ) -> range:
+        """Add rows (columns, coefficients) that say sum of coefficients x columns <= `most`, or 1; returns their numbers."""
         columns, coefficients = zip(*rows)
         starts = np.concatenate([[0], np.cumsum([len(each) for each in columns])]).astype(np.int32)
         indices = np.concatenate(columns).astype(np.int32)
         before, n = self.solver.getNumRow(), len(rows)
         entries = (len(indices), starts[:-1], indices, np.concatenate(coefficients))
-        self.solver.addRows(n, np.full(n, -np.inf), np.ones(n), *entries)
+        self.solver.addRows(n, np.full(n, -np.inf), np.ones(n) if most is None else most, *entries)
         return range(before, before + n)
 
     def set_objective(self, columns: NDArray[np.int64], coefficients: NDArray[np.float64]) -> None:

@@ -12,17 +12,20 @@ from matchgym.baselines import evaluate as run_evaluation
 from matchgym.baselines.evaluation import check_counts, run_length
 from matchgym.baselines.policy import parse_arguments
 from matchgym.baselines.scoring import Score, score_exactly, score_simulated
+from matchgym.cli.artefacts import check, export
 from matchgym.cli.experiments import frontier, reproduce
 from matchgym.cli.leaderboard import leaderboard
 from matchgym.cli.output import (
     Stopwatch,
     console,
     find_policy,
+    make_folder,
     named_values,
     print_json,
     progress_bar,
     significant,
 )
+from matchgym.cli.stability import stability
 from matchgym.envs.instance import InputError
 from matchgym.envs.registry import ENTRIES, find
 
@@ -36,6 +39,9 @@ app = typer.Typer(
 app.add_typer(leaderboard, name="leaderboard")
 app.command()(frontier)
 app.command()(reproduce)
+app.command()(stability)
+app.command()(export)
+app.command()(check)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
 InstanceOption = Annotated[str | None, typer.Option("--instance", help="A catalogue name or the path of a JSON file.")]
@@ -234,4 +240,5 @@ def demo(
 
     if timesteps is not None and timesteps < 1:
         raise InputError(f"--timesteps must be >= 1, not {timesteps}.")
+    make_folder("--folder", folder)
     run_demo(folder, timesteps)

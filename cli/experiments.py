@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from matchgym.baselines.experiments import all_experiments, experiments_of
-from matchgym.cli.output import Stopwatch, console, finite, print_json, progress_bar
-from matchgym.envs.instance import InputError, is_count, shorten, unknown
+from matchgym.cli.output import Stopwatch, console, finite, make_folder, print_json, progress_bar
+from matchgym.envs.instance import InputError, is_count, unknown
 from matchgym.envs.registry import find
 
 MOST_REPLICATIONS = 100_000
@@ -85,13 +85,8 @@ def write(out: Path, stem: str, data: dict[str, Any], draw: Callable[[Any, dict[
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise InputError(f'drawing needs the package {error.name}; install it with: pip install "matchgym[rl]".') from None
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {shorten(str(out))} is not a folder; give another one.")
+    make_folder("--out", out)
     stem = "".join(character if character.isalnum() or character in "-._" else "_" for character in stem)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {shorten(str(out))} cannot be written ({error.strerror}); give another one.") from None
     (out / f"{stem}.json").write_text(json.dumps(finite(data), indent=1, allow_nan=False) + "\n")
     figure = Figure(dpi=140, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from matchgym.cli.output import Stopwatch, console, print_json, progress_bar, significant
-from matchgym.envs.instance import InputError, shorten
+from matchgym.cli.output import Stopwatch, console, make_folder, print_json, progress_bar, significant
 
 leaderboard = typer.Typer(help="Build or verify a leaderboard.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -29,12 +28,7 @@ def build(
     from matchgym.leaderboards.entrants import find_agents
 
     watch = Stopwatch()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is not a folder; give another one.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {shorten(str(out))} cannot be written ({error.strerror}); give another one.") from None
+    make_folder("--out", out)
     names = [find_task(name).name for name in task] or None
     tasks = [each.quick() if quick else each for each in TASKS]
     try:

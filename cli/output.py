@@ -35,6 +35,16 @@ def finite(value: Any) -> Any:
     return value
 
 
+def make_folder(option: str, path: Path) -> None:
+    """Make the folder that an option names; InputError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"{option} {shorten(str(path))} is not a folder; give another one.") from None
+    except OSError as error:
+        raise InputError(f"{option} {shorten(str(path))} cannot be written ({error.strerror}); give another one.") from None
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[float], None]]:
     """A bar on stderr, shown only to a person; yields a function that takes the share done."""

@@ -13,6 +13,7 @@ from matchgym.envs.slotted_queues import LAWS, largest_total, trials_of
 
 REWARD_LAWS = ("bernoulli", "uniform_noise")
 MOST_SLOTS = 10**6  # the clock is observed as a 32-bit number, from which slots must be told apart
+MOST_FEATURES = 100  # p q, the coefficients that ridge regression learns
 MOST_PAIRS = 10**5  # of job types, or seats, and servers
 CROWDED = 1e-9  # probability, per episode, that all seats are taken when a client comes, who is then turned away
 
@@ -43,6 +44,8 @@ class CongestionLearningInstance(Instance):
     noise: float = 0.0  # >= 0
     reward_cap: float | None = None  # known bound on rewards; None: 1, or what rewards + noise can reach if they exceed 1
     horizon: int = 1000  # T >= 1, slots
+    job_features: NDArray[np.float64] | None = None  # f (I, p) of either sign, known to the platform, for `*-ridge` policies
+    server_features: NDArray[np.float64] | None = None  # g (J, q)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,8 +78,25 @@ class CongestionLearningInstance(Instance):
             raise InputError(f"rewards go up to {largest:g}, above reward_cap {cap:g}; raise the cap.")
         if self.reward_law == "bernoulli" and largest > 1:
             raise InputError('rewards must be <= 1 with reward_law "bernoulli"; use "uniform_noise" for others.')
+        if (self.job_features is None) != (self.server_features is None):
+            raise InputError("job_features and server_features belong together; give both or neither.")
+        if self.job_features is not None:
+            checked["job_features"] = as_array("job_features", self.job_features, 2, (n, None), positive=None)
+            checked["server_features"] = as_array("server_features", self.server_features, 2, (m, None), positive=None)
+            width = checked["job_features"].shape[1] * checked["server_features"].shape[1]
+            if width > MOST_FEATURES:
+                raise InputError(
+                    f"job_features and server_features make {width} pairs, above {MOST_FEATURES}; use fewer columns."
+                )
         for field, value in checked.items():
             object.__setattr__(self, field, value)
+
+    @property
+    def features(self) -> NDArray[np.float64]:
+        """phi_ij = vec(f_i g_j') in row i J + j, (I J, p q); no columns if there are no features."""
+        if self.job_features is None or self.server_features is None:
+            return np.zeros((self.n_types * self.n_servers, 0))
+        return np.kron(self.job_features, self.server_features).astype(np.float64)
 
     @property
     def n_types(self) -> int:

@@ -429,7 +429,8 @@ class CongestionLearningEnv(Env):
     - `instance`: a catalogue name, the path of a JSON file, or a dict of JSON values with the fields `arrival_rates` (I,),
       `n_servers`, and optionally `rewards` (I, J) or null, `service_rates` (J,), `compatibility` (I, J), `arrival_law`
       ("poisson", "geometric" on 0, 1, ..., "shifted-geometric" on 1, 2, ..., "binomial" with `arrival_success`),
-      `reward_law` ("bernoulli" or "uniform_noise" with `noise`, clipped to [0, `reward_cap`]), `horizon`. Default "base".
+      `reward_law` ("bernoulli" or "uniform_noise" with `noise`, clipped to [0, `reward_cap`]), `horizon`, and `job_features`
+      (I, p) with `server_features` (J, q), which the environment does not use and policies may. Default "base".
     - `action`: "server" (default), "probabilities" or "job".
     - `reward`: "revealed" (default) or "expected".
     - `known_rewards`: if true, the hidden means are observed, for rules that know them. Default false.

@@ -7,6 +7,8 @@ this file, so that every fault of every model is reported in one sentence that n
 import difflib
 import hashlib
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 SMALLEST, LARGEST = 1e-12, 1e12  # magnitudes accepted for rates and rewards: choose another unit of time or money
 MAX_FILE_BYTES = 64 * 2**20
 MAX_NESTING = 32
+MAX_DIGITS = 400  # of an integer, more than any float has
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def shorten_path(path: Path, limit: int = 60) -> str:
@@ -48,8 +52,8 @@ def _check_numbers(field: str, value: Any, place: tuple[int, ...] = ()) -> None:
         raise InputError(f"{field}{list(place) if place else ''} must be a number, not {shorten(value)}.")
 
 
-def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *, positive: bool) -> NDArray[np.float64]:
-    """A read-only float array with the wanted shape and entries that are finite and > 0 (or >= 0).
+def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *, positive: bool | None) -> NDArray[np.float64]:
+    """A read-only float array with the wanted shape and entries that are finite and > 0 (or >= 0; None: of either sign).
 
     `shape` holds None where any extent >= 1 is allowed. Raises InputError otherwise.
     """
@@ -69,13 +73,13 @@ def as_array(field: str, value: Any, axes: int, shape: tuple[int | None, ...], *
         raise InputError(f"{field} is empty; give at least one entry on each side.")
     if any(extent is not None and extent != found for extent, found in zip(shape, array.shape)):
         raise InputError(f"{field} has shape {array.shape} where the other fields ask for {wanted}; make the sizes agree.")
-    low_enough = array > 0 if positive else array >= 0
+    low_enough = array > 0 if positive else (array >= 0) | (positive is None)
     wrong = ~(np.isfinite(array) & low_enough)
     if wrong.any():
         place = tuple(int(k) for k in np.argwhere(wrong)[0])
-        sign = "> 0" if positive else ">= 0"
-        raise InputError(f"{field}{list(place)} is {array[place]:g}; it must be finite and {sign}.")
-    odd = (array != 0) & ((array < SMALLEST) | (array > LARGEST))
+        sign = "" if positive is None else " and > 0" if positive else " and >= 0"
+        raise InputError(f"{field}{list(place)} is {array[place]:g}; it must be finite{sign}.")
+    odd = (array != 0) & ((abs(array) < SMALLEST) | (abs(array) > LARGEST))
     if odd.any():
         place = tuple(int(k) for k in np.argwhere(odd)[0])
         raise InputError(
@@ -214,6 +218,11 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def _integer(digits: str) -> int | float:
+    """An integer; infinity, which every field refuses by name, for one that no float can hold."""
+    return int(digits) if len(digits) <= MAX_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
+
+
 def _read_json(path: Path) -> Any:
     try:
         if not path.exists():
@@ -222,7 +231,7 @@ def _read_json(path: Path) -> Any:
             raise InputError("this is not a regular file; give a JSON file.")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB; give a smaller instance.")
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"the file cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
@@ -230,19 +239,15 @@ def _read_json(path: Path) -> Any:
     if not text.strip():
         raise InputError("the file is empty; give a JSON object.")
     depth = deepest = 0
-    for character in text:
+    for character in STRING.sub("", text):
         depth += (character in "[{") - (character in "]}")
         deepest = max(deepest, depth)
     if deepest > MAX_NESTING:
         raise InputError(f"the file is nested {deepest} deep; an instance needs fewer than {MAX_NESTING} levels.")
     try:
-        return json.loads(text, object_pairs_hook=_refuse_duplicates)
+        return json.loads(text, object_pairs_hook=_refuse_duplicates, parse_int=_integer)
     except json.JSONDecodeError as error:
         raise InputError(f"the file is not JSON: {error.msg} at line {error.lineno} column {error.colno}.") from None
-    except InputError:
-        raise
-    except ValueError:  # an integer beyond the interpreter's digit limit
-        raise InputError("the file holds an integer with too many digits; every rate must be a plain number.") from None
 
 
 def load_instance(

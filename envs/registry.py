@@ -38,6 +38,7 @@ ENTRIES = (
     Entry("GeneralMatching-v0", "general_matching", "arXiv:2411.08218", 1000),
     Entry("MatchingQueues-v0", "matching_queues", "arXiv:2501.08775", 1000),
     Entry("EuclideanMatching-v0", "euclidean_matching", "arXiv:2501.08775", 1000),
+    Entry("DataLocality-v0", "data_locality", "Zhao, Mukherjee, Wu: Exploiting Data Locality in Server Clusters", 1000),
     Entry("CongestionLearning-v0", "congestion_learning", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
     Entry("FloatingClients-v0", "floating_clients", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
 )  # fmt: skip

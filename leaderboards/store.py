@@ -59,7 +59,7 @@ def read_json(path: Path) -> Any:
     """The JSON values of a file of the board; InputError if there are none."""
     try:
         return json.loads(read_text(path), parse_constant=_refuse_constant, parse_int=_integer)
-    except (OverflowError, ValueError) as error:
+    except (OverflowError, RecursionError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{shorten_path(path)} is not JSON; build the board anew.") from None

@@ -130,3 +130,14 @@ def test_every_named_instance_loads(entry):
         assert instance.name == name
         digests.add(instance.sha256)
     assert len(digests) == len(entry.model.catalogue)
+
+
+def test_files_of_other_programs_are_read(tmp_path):
+    """A byte order mark is skipped, brackets in strings are no nesting, and an endless integer is named by its field."""
+    path = tmp_path / "market.json"
+    values = GOOD | {"name": "[" * 50}
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(values).encode())
+    assert MODEL.load(path).name == "[" * 50
+    path.write_text(json.dumps(values).replace('"supplier_rates": [1.0', '"supplier_rates": [1' + "0" * 5000))
+    with pytest.raises(InputError, match=r"supplier_rates\[0\] is inf"):
+        MODEL.load(path)

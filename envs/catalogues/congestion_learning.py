@@ -65,7 +65,15 @@ def healthcare() -> Fields:
     """Twelve cardiologists, minor and severe patients, rewards in CNY (Section 6.2; prices and scores are made up)."""
     worth = np.array(PRICES) * np.array(SCORES) / 5
     return _fields(
-        "healthcare", [7.0, 3.0], 12, np.outer([0.8, 1.5], worth), reward_law="uniform_noise", noise=5.0, reward_cap=410.0
+        "healthcare",
+        [7.0, 3.0],
+        12,
+        np.outer([0.8, 1.5], worth),
+        reward_law="uniform_noise",
+        noise=5.0,
+        reward_cap=410.0,
+        job_features=[[1.0, 0.0], [0.0, 1.0]],
+        server_features=(worth / 100)[:, None].tolist(),
     )
 
 

@@ -1,0 +1,67 @@
+"""The commands `export` and `check`: a trained agent becomes an artefact, and an artefact is tried before it is submitted."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from matchgym.cli.output import Stopwatch, console, make_folder, print_json, progress_bar, significant
+from matchgym.envs.instance import InputError, shorten
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def export(
+    agent: Annotated[Path, typer.Argument(metavar="AGENT", help="A folder written by `train`, or the model.zip in it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the artefact.")],
+    env: Annotated[str | None, typer.Option("--env", help="The id it was trained for, to be sure.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The agent's name; by default its folder's.")] = None,
+    author: Annotated[list[str], typer.Option("--author", help="Who made it; repeatable.")] = [],  # noqa: B006
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the network.")] = "MIT",
+    description: Annotated[str, typer.Option("--description", help="One or two sentences.")] = "Trained with matchgym.",
+    as_json: Json = False,
+) -> None:
+    """Turn a trained agent into an artefact: an ONNX network that is checked against the model, and manifest.json."""
+    from matchgym.leaderboards.export import export_agent
+
+    folder = agent.parent if agent.name == "model.zip" else agent
+    if env is not None:
+        from matchgym.agents.policy import AgentPolicy
+
+        trained_for = AgentPolicy.load(folder).env_id
+        if env.removeprefix("matchgym:") != trained_for:
+            raise InputError(f"the agent was trained for {trained_for}, not for --env {shorten(env)}.")
+    make_folder("--out", out)
+    manifest = export_agent(folder, out, name or folder.resolve().name, author or ["anonymous"], licence, description)
+    if as_json:
+        return print_json({"manifest": str(manifest)})
+    console.print(f"the network decides as the model does in 10,000 states; written to {out}")
+    console.print(f"try it: matchgym check {out}")
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a manifest.json.")],
+    full: Annotated[bool, typer.Option("--full", help="As many decisions as on the board; by default a twentieth.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put an artefact through the gate of the leaderboard and evaluate it on the public seeds.
+
+    It runs in this process, without a jail: check your own files.
+    """
+    from matchgym.leaderboards.artefact import read_artefact
+    from matchgym.leaderboards.practice import practise
+
+    watch = Stopwatch()
+    artefact = read_artefact(folder)
+    rows: list[dict[str, Any]] = []
+    for file in artefact.entries:
+        with progress_bar(file.task.name) as progress:
+            rows.append(practise(file, full, progress))
+    if as_json:
+        return print_json({"agent": artefact.agent["name"], "entries": rows, "seconds": watch.seconds})
+    for row in rows:
+        mean, low, high = (significant(row["score"][side], 4) for side in ("mean", "low", "high"))
+        console.print(
+            f"{row['task']:<20} passes the gate   score {mean} [{low}, {high}]   (0 {row['anchor']}, 1 bound)", soft_wrap=True
+        )
+    console.print(f"{artefact.agent['name']}: ready to submit   ({watch.seconds:.1f} s)", markup=False)

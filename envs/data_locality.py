@@ -1,0 +1,577 @@
+"""Load balancing with data locality: local JSQ(d) on a compatibility graph (Zhao, Mukherjee, Wu 2022, Section 2).
+
+N servers of M types serve one task at a time, first come first served, in Exp(u_m) time. Tasks arrive at each of W = xi N
+dispatchers of K types as a Poisson process of rate lambda, and go at once and for good to one of the servers that the graph
+joins to their dispatcher. The objective is minus the mean number of tasks in the system per server.
+
+    lambda -> arrival_rate     xi -> dispatchers_per_server     w_k -> dispatcher_fractions[k]     v_m -> server_fractions[m]
+    u_m -> service_rates[m]    p_km -> compatibility[k, m]      d -> choices                       N -> n_servers
+
+A decision is taken whenever a task arrives. One step:
+
+1. Join. The task joins the chosen server behind x others.
+2. Time passes until the next task arrives; servers work.
+3. Task. The next task arrives at a uniform dispatcher, which sees its servers: d of them drawn without replacement (one, if it
+   has fewer than d), or the counts of all of them by type and number of tasks.
+
+Time passes in one of two ways with the same law. *Looks*: nothing is done until a server is drawn; then the tasks that have
+left it since it was last seen are min(tasks, Poisson(u_m dt)), because a server that works is left at rate u_m. No departure is
+ever an event, and a task touches d servers, whatever N. *Events*: departures at rate sum_j u_j, each at a server drawn in
+proportion to u_j, void if it is empty (uniformisation); needed where a decision sees more than d servers, or where the reward
+is the time integral. The stream `world` makes tasks, draws and events whatever the policy does: policies under one seed meet
+the same ones.
+
+The expected sojourn of a task that joins x others is (x + 1) / u_m, and by Little's law the mean number in system is the
+arrival rate times its mean; so minus it is the reward.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from matchgym.envs.base import Env, Model, VectorEnv
+from matchgym.envs.catalogues.data_locality import CATALOGUE
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
+from matchgym.envs.data_locality_view import draw
+from matchgym.envs.locality_instances import HASHED, LISTED, RING, DataLocalityInstance, draw_graph, has_edge
+from matchgym.envs.rng import INVERSION_LIMIT, exponential, poisson, uniform
+from matchgym.envs.slotted_queues import split_kernel
+
+LONGEST_RELAXATION = 0.99  # load from which the time to settle is not estimated any higher
+
+
+class Params(NamedTuple):
+    total_rate: Real  # lambda W
+    service_rates: Reals  # (M,)
+    work_ends: Reals  # (M + 1,) cumulated |V_m| u_m
+    kind: Integer  # the graph's fields, see `locality_instances.Graph`
+    starts: Integers
+    members: Integers
+    widths: IntegerTable  # (K, M)
+    levels: IntegerTable  # (K, M)
+    word: WordTable  # (1, 1)
+    server_ends: Integers  # (M + 1,)
+    dispatcher_ends: Integers  # (K + 1,)
+    initial_law: RealTable  # (M, n) cumulated law of a server's tasks at the start
+    choices: Integer
+    n_levels: Integer
+    is_complete: Integer
+    is_by_class: Integer
+    is_by_look: Integer
+    is_integral: Integer
+    sees_local: Integer
+    sees_global: Integer
+
+
+class State(NamedTuple):
+    stream: WordTable  # (B, 4) starts the others, and picks a server within a class
+    world: WordTable  # (B, 4) tasks, draws and potential departures
+    service: WordTable  # (B, 4) departures between two looks
+    servers: RealTable  # (B, 2 N) for each server its tasks and the time they were counted
+    sampled: IntegerTable  # (B, d) servers drawn for the waiting task
+    n_sampled: Integers  # (B,) d or 1
+    dispatcher: Integers  # (B,) of the waiting task
+    dispatcher_type: Integers  # (B,)
+    local: IntegerTable  # (B, M L) compatible servers by type and tasks, the last level open
+    overall: IntegerTable  # (B, M L) the same of all servers
+    is_current: Integers  # (B,) whether every server is up to date, because events are simulated
+    tasks: Integers  # (B,) in the system, if events are simulated
+    elapsed_time: Reals  # (B,) since the reset
+    total_reward: Reals  # (B,) since the reset
+    invalid_actions: Integers  # (B,) since the reset
+    decisions: Integers  # (B,) since the reset
+
+
+def params(instance: DataLocalityInstance, action: str, reward: str, occupancy: str, levels: int) -> Params:
+    """The numbers that the kernels read; draws the graph."""
+    graph = draw_graph(instance)
+    law = np.ones((instance.n_types, 1)) if instance.initial_lengths is None else instance.initial_lengths
+    is_by_class = action == "class"
+    return Params(
+        total_rate=instance.total_rate,
+        service_rates=instance.service_rates,
+        work_ends=np.concatenate([[0.0], np.cumsum(instance.server_counts * instance.service_rates)]),
+        word=np.array([[graph.word]], np.uint64),
+        initial_law=law.cumsum(1),
+        choices=instance.choices,
+        n_levels=levels,
+        is_complete=int(graph.kind == RING and (graph.widths == instance.server_counts).all()),
+        is_by_class=int(is_by_class),
+        is_by_look=int(not is_by_class and reward == "sojourn" and occupancy == "none"),
+        is_integral=int(reward == "integral"),
+        sees_local=int(is_by_class or occupancy in ("local", "both")),
+        sees_global=int(occupancy in ("global", "both")),
+        **{name: value for name, value in graph._asdict().items() if name != "word"},
+    )
+
+
+def state(instance: DataLocalityInstance, batch: int) -> State:
+    """Zeroed rows."""
+    cells = instance.n_types * max(OPTIONS["levels"])
+    integers = ("n_sampled", "dispatcher", "dispatcher_type", "is_current", "tasks", "invalid_actions", "decisions")
+    fields: dict[str, Any] = {name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "service")}
+    fields |= {name: np.zeros(batch, np.int64) for name in integers}
+    return State(
+        **fields,
+        servers=np.zeros((batch, 2 * instance.n_servers)),
+        sampled=np.zeros((batch, instance.choices), np.int64),
+        local=np.zeros((batch, cells), np.int64),
+        overall=np.zeros((batch, cells), np.int64),
+        elapsed_time=np.zeros(batch),
+        total_reward=np.zeros(batch),
+    )
+
+
+@kernel
+def reset_kernel(params, state, b):
+    """Independent servers, empty or with the initial law of their type; then the first task."""
+    split_kernel(state.world, b, state.stream)
+    split_kernel(state.service, b, state.stream)
+    state.elapsed_time[b] = state.total_reward[b] = 0.0
+    state.invalid_actions[b] = state.decisions[b] = state.tasks[b] = 0
+    state.overall[b, :] = 0
+    state.is_current[b] = 1 - params.is_by_look
+    for m in range(len(params.service_rates)):
+        for j in range(params.server_ends[m], params.server_ends[m + 1]):
+            length = start_kernel(params, state, b, m)
+            state.servers[b, 2 * j], state.servers[b, 2 * j + 1] = length, 0.0
+            state.tasks[b] += length
+            state.overall[b, cell_kernel(params, m, length)] += 1
+    next_task_kernel(params, state, b)
+
+
+@outlined_kernel
+def start_kernel(params, state, b, m):
+    """A number of tasks from the initial law of type m."""
+    n = params.initial_law.shape[1]
+    length = 0
+    if n > 1:
+        fraction = uniform(state.world, b)
+        while length < n - 1 and fraction >= params.initial_law[m, length]:
+            length += 1
+    return length
+
+
+@kernel
+def cell_kernel(params, m, length):
+    """Where servers of type m with so many tasks are counted."""
+    return m * params.n_levels + min(np.int64(length), params.n_levels - 1)
+
+
+@kernel
+def type_kernel(group_ends, index):
+    """The type of a server or dispatcher, by where the types end."""
+    kind = 0
+    for k in range(1, len(group_ends) - 1):
+        kind += index >= group_ends[k]
+    return kind
+
+
+@kernel
+def step_kernel(params, state, b, action):
+    """Returns (reward, terminated); an action that is not valid leaves the choice to chance."""
+    # Join.
+    j = server_kernel(params, state, b, action)
+    m = type_kernel(params.server_ends, j)
+    place = 2 * np.uint64(j)
+    length = state.servers[b, place]
+    state.servers[b, place] = length + 1.0
+    reward = -(length + 1.0) / params.service_rates[m]
+    if not params.is_by_look:
+        state.overall[b, cell_kernel(params, m, length)] -= 1
+        state.overall[b, cell_kernel(params, m, length + 1.0)] += 1
+        state.tasks[b] += 1
+
+    # Time passes. Task.
+    integral = next_task_kernel(params, state, b)
+    if params.is_integral:
+        reward = -integral
+    state.total_reward[b] += reward
+    state.decisions[b] += 1
+    return reward, False
+
+
+@kernel
+def server_kernel(params, state, b, action):
+    """The server that an action means."""
+    if params.is_by_class:
+        return class_kernel(params, state, b, action)
+    if action < 0 or action >= state.n_sampled[b]:
+        state.invalid_actions[b] += 1
+        return state.sampled[b, 0]
+    return state.sampled[b, action]
+
+
+@outlined_kernel
+def class_kernel(params, state, b, action):
+    """A uniform compatible server of the class `action`, or of all if there is none in it."""
+    i, k, levels = state.dispatcher[b], state.dispatcher_type[b], params.n_levels
+    if action < 0 or action >= len(params.service_rates) * levels or state.local[b, action] == 0:
+        state.invalid_actions[b] += 1
+        return member_kernel(params, state.stream, b, i, k)
+    count, n = state.local[b, action], candidates_kernel(params, i, k)
+    if 8 * count >= n or params.is_complete:  # draw until one is in the class
+        start, n_type = 0, 0
+        if params.is_complete:
+            start = params.server_ends[action // levels]
+            n_type = params.server_ends[action // levels + 1] - start
+        while True:
+            if params.is_complete:
+                j = start + int(uniform(state.stream, b) * n_type)
+            else:
+                j = member_kernel(params, state.stream, b, i, k)
+            if cell_kernel(params, type_kernel(params.server_ends, j), state.servers[b, 2 * j]) == action:
+                return j
+    left = int(uniform(state.stream, b) * count)
+    for place in range(n):
+        j = candidate_kernel(params, i, k, place)
+        if j >= 0 and cell_kernel(params, type_kernel(params.server_ends, j), state.servers[b, 2 * j]) == action:
+            if left == 0:
+                return j
+            left -= 1
+    raise RuntimeError("the counts of the local occupancy are wrong")
+
+
+@kernel
+def candidates_kernel(params, i, k):
+    """Places among which the servers of dispatcher i stand."""
+    if params.kind == LISTED:
+        return params.starts[i + 1] - params.starts[i]
+    if params.kind == HASHED:
+        return params.server_ends[-1]
+    count = 0
+    for m in range(params.widths.shape[1]):
+        count += params.widths[k, m]
+    return count
+
+
+@kernel
+def candidate_kernel(params, i, k, place):
+    """The server of dispatcher i, of type k, at a place; -1 if none stands there."""
+    if params.kind == LISTED:
+        return params.members[np.uint64(params.starts[np.uint64(i)] + place)]
+    n = params.server_ends[-1]
+    if params.kind == HASHED:
+        level = params.levels[k, type_kernel(params.server_ends, place)]
+        return place if level > 0 and has_edge(params.word[0, 0], n, i, place, level) else -1
+    m = 0
+    while place >= params.widths[k, m]:
+        place -= params.widths[k, m]
+        m += 1
+    start = params.server_ends[m]
+    size = params.server_ends[m + 1] - start
+    if params.widths[k, m] == size:
+        return start + place
+    if len(params.members) > 1:
+        place = params.members[k * n + start + place]
+    first, dispatchers = i - params.dispatcher_ends[k], params.dispatcher_ends[k + 1] - params.dispatcher_ends[k]
+    begin = first * size // dispatchers if dispatchers < size else first % size
+    return start + (begin + place) % size
+
+
+@kernel
+def member_kernel(params, stream, b, i, k):
+    """A uniform server of dispatcher i."""
+    n = params.server_ends[-1] if params.is_complete else candidates_kernel(params, i, k)
+    while True:
+        place = int(uniform(stream, b) * n)
+        j = place if params.is_complete else candidate_kernel(params, i, k, place)
+        if j >= 0:
+            return j
+
+
+@outlined_kernel
+def next_task_kernel(params, state, b):
+    """Let time pass until the next task arrives, and show it its servers; returns the tasks' time, if events are simulated."""
+    integral = 0.0
+    if params.is_by_look:
+        state.elapsed_time[b] += exponential(state.world, b) / params.total_rate
+    else:
+        integral = events_kernel(params, state, b)
+    i = int(uniform(state.world, b) * params.dispatcher_ends[-1])
+    k = type_kernel(params.dispatcher_ends, i)
+    state.dispatcher[b], state.dispatcher_type[b] = i, k
+    if not params.is_by_class:
+        sample_kernel(params, state, b, i, k)
+    if params.sees_local:
+        local_kernel(params, state, b, i, k)
+    return integral
+
+
+@outlined_kernel
+def events_kernel(params, state, b):
+    """Departures one by one, up to the arrival of a task; returns the time integral of the number of tasks."""
+    world, last = state.world, len(params.service_rates)
+    work = params.work_ends[last]
+    total, integral = params.total_rate + work, 0.0
+    while True:
+        passed = exponential(world, b) / total
+        state.elapsed_time[b] += passed
+        integral += passed * state.tasks[b]
+        level = uniform(world, b) * total - params.total_rate
+        if level < 0.0:
+            return integral
+        m = type_kernel(params.work_ends, level)
+        first, size = params.server_ends[m], params.server_ends[m + 1] - params.server_ends[m]
+        j = first + min(int((level - params.work_ends[m]) / params.service_rates[m]), size - 1)
+        length = state.servers[b, 2 * j]
+        if length > 0.0:
+            state.servers[b, 2 * j] = length - 1.0
+            state.overall[b, cell_kernel(params, m, length)] -= 1
+            state.overall[b, cell_kernel(params, m, length - 1.0)] += 1
+            state.tasks[b] -= 1
+
+
+@outlined_kernel
+def sample_kernel(params, state, b, i, k):
+    """Draw d different servers of dispatcher i, or one if it has fewer, and bring them up to date."""
+    size = params.choices
+    if not params.is_complete or params.server_ends[-1] < size:
+        has_few = params.kind != HASHED and candidates_kernel(params, i, k) < size
+        size = 1 if has_few else size
+    state.n_sampled[b] = size
+    for s in range(size):
+        is_new = False
+        while not is_new:
+            j = member_kernel(params, state.world, b, i, k)
+            is_new = True
+            for before in range(s):
+                is_new &= state.sampled[b, before] != j
+        state.sampled[b, s] = j
+    if params.is_by_look:
+        for s in range(size):
+            j = state.sampled[b, s]
+            look_kernel(params, state, b, j, type_kernel(params.server_ends, j))
+
+
+@kernel
+def look_kernel(params, state, b, j, m):
+    """Bring server j of type m up to date."""
+    place, now = 2 * np.uint64(j), state.elapsed_time[b]
+    length = state.servers[b, place]
+    if length > 0.0:
+        mean = params.service_rates[m] * (now - state.servers[b, place + np.uint64(1)])
+        state.servers[b, place] = length - departures_kernel(state.service, b, mean, length)
+    state.servers[b, place + np.uint64(1)] = now
+
+
+@kernel
+def departures_kernel(stream, b, mean, most):
+    """min(most, Poisson(mean))."""
+    if mean >= INVERSION_LIMIT:
+        return min(most, float(poisson(stream, b, mean)))
+    left, mass, count = uniform(stream, b), math.exp(-mean), 0.0
+    while left >= mass and count < most:
+        left -= mass
+        count += 1.0
+        mass *= mean / count
+    return count
+
+
+@outlined_kernel
+def look_at_all_kernel(params, state, b):
+    """Bring every server up to date."""
+    for m in range(len(params.service_rates)):
+        for j in range(params.server_ends[m], params.server_ends[m + 1]):
+            look_kernel(params, state, b, j, m)
+
+
+@outlined_kernel
+def local_kernel(params, state, b, i, k):
+    """Count the servers of dispatcher i by type and tasks."""
+    cells = len(params.service_rates) * params.n_levels
+    if params.is_complete:
+        for c in range(cells):
+            state.local[b, c] = state.overall[b, c]
+        return
+    for c in range(cells):
+        state.local[b, c] = 0
+    for place in range(candidates_kernel(params, i, k)):
+        j = candidate_kernel(params, i, k, place)
+        if j >= 0:
+            state.local[b, cell_kernel(params, type_kernel(params.server_ends, j), state.servers[b, 2 * j])] += 1
+
+
+@kernel
+def observe_kernel(params, state, b, out):
+    """The parts named by `layout`, one after the other."""
+    n_kinds, n_types = len(params.dispatcher_ends) - 1, len(params.service_rates)
+    for k in range(n_kinds):
+        out[k] = k == state.dispatcher_type[b]
+    at, d = n_kinds, params.choices
+    if not params.is_by_class:
+        for s in range(d):
+            is_there = s < state.n_sampled[b]
+            j = state.sampled[b, s] if is_there else 0
+            m = type_kernel(params.server_ends, j) if is_there else -1
+            out[at + s] = state.servers[b, 2 * np.uint64(j)] if is_there else 0.0
+            out[at + d + s] = params.service_rates[m] if is_there else 0.0
+            for each in range(n_types):
+                out[at + 2 * d + s * n_types + each] = each == m
+        at += d * (2 + n_types)
+    cells = n_types * params.n_levels
+    if params.sees_local:
+        for c in range(cells):
+            out[at + c] = state.local[b, c]
+        at += cells
+    if params.sees_global:
+        for c in range(cells):
+            out[at + c] = state.overall[b, c]
+
+
+@kernel
+def mask_kernel(params, state, b, out):
+    """The servers drawn, or the classes that have a compatible server."""
+    for a in range(len(out)):
+        out[a] = state.local[b, a] > 0 if params.is_by_class else a < state.n_sampled[b]
+
+
+def layout(instance: DataLocalityInstance, options: Mapping[str, Any]) -> dict[str, slice]:
+    """Named slices of the observation."""
+    d, n_types, cells = instance.choices, instance.n_types, instance.n_types * options["levels"]
+    is_by_class, occupancy = options["action"] == "class", options["occupancy"]
+    sizes = {"dispatcher": instance.n_dispatcher_types}
+    if not is_by_class:
+        sizes |= {"queue": d, "rate": d, "type": d * n_types}
+    if is_by_class or occupancy in ("local", "both"):
+        sizes["local"] = cells
+    if occupancy in ("global", "both"):
+        sizes["global"] = cells
+    ends = np.cumsum(list(sizes.values())).tolist()
+    return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends)}
+
+
+def action_space(instance: DataLocalityInstance, options: Mapping[str, Any]) -> gym.spaces.Discrete:
+    """One of the servers drawn, or one class of servers."""
+    return gym.spaces.Discrete(instance.n_types * options["levels"] if options["action"] == "class" else instance.choices)
+
+
+def settling(instance: DataLocalityInstance) -> float:
+    """Five relaxation times 1 / (u (1 - sqrt(rho))^2) of a slowest server at the load of the system, in tasks."""
+    load = min(instance.load, LONGEST_RELAXATION)
+    return 5.0 * instance.total_rate / (float(instance.service_rates.min()) * (1 - math.sqrt(load)) ** 2)
+
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "action": ("server", "class"),
+    "reward": ("sojourn", "integral"),
+    "occupancy": ("none", "local", "global", "both"),
+    "levels": (16, 4, 8, 32, 64),
+}
+
+MODEL = Model(
+    instance_type=DataLocalityInstance,
+    catalogue=CATALOGUE,
+    params=params,
+    state=state,
+    layout=layout,
+    action_space=action_space,
+    options=OPTIONS,
+    evaluation_options={},
+    draw=draw,
+    settling=settling,
+    has_idle=False,
+    **Model.loops(
+        __file__,
+        info=("elapsed_time", "total_reward", "invalid_actions", "decisions"),
+        Params=Params,
+        State=State,
+        reset_kernel=reset_kernel,
+        step_kernel=step_kernel,
+        observe_kernel=observe_kernel,
+        mask_kernel=mask_kernel,
+    ),
+)
+
+
+class DataLocalityEnv(Env):
+    """Send each task to a server that has its data, among a few drawn at random or among all.
+
+    ## Description
+    N servers of M types serve queues first come first served. Tasks arrive at dispatchers of K types and go at once to one of
+    the servers that a compatibility graph joins to their dispatcher. The objective is minus the mean number of tasks in the
+    system per server. This is the model of Zhao, Mukherjee and Wu (Exploiting Data Locality to Improve Performance of
+    Heterogeneous Server Clusters, 2022), whose own policy joins the shortest of d servers drawn at random.
+
+    ## Action Space
+    By the option `action`; the size does not depend on N.
+
+    - "server": `Discrete(d)`, one of the d compatible servers drawn without replacement, in random order. A dispatcher with
+      fewer than d servers draws one, the only valid action.
+    - "class": `Discrete(M L)`, a type m and a number of tasks l = 0..L-1 (the last is open: L-1 or more), as m L + l; the task
+      joins a uniform compatible server of the class. Valid are the classes that have one.
+
+    An action that is not valid leaves the choice to chance (a uniform compatible server) and is counted in
+    `info["invalid_actions"]`: the task has to go somewhere.
+
+    ## Observation Space
+    `Box(0, inf, float32)`; `env.unwrapped.observation_layout` names the slices. Sizes do not depend on N.
+
+    | part | meaning | min | max | unit |
+    |---|---|---|---|---|
+    | `dispatcher` (K) | type of the task's dispatcher, one-hot | 0 | 1 | - |
+    | `queue` (d) | tasks at each server drawn (action "server") | 0 | inf | tasks |
+    | `rate` (d) | its service rate, 0 if there is no such server | 0 | inf | per unit of time |
+    | `type` (d M) | its type, one-hot | 0 | 1 | - |
+    | `local` (M L) | compatible servers by type and tasks (action "class", or option `occupancy`) | 0 | N | servers |
+    | `global` (M L) | all servers by type and tasks (option `occupancy`) | 0 | N | servers |
+
+    ## Rewards
+    Minus the expected sojourn (x + 1) / u of the task just placed behind x others; with `reward="integral"`, minus the time
+    integral of the number in system until the next task. Both have the same long-run mean, minus the mean response time, and
+    the objective is lambda W / N times it (Little's law); the first has far less variance.
+
+    ## Starting State
+    An empty system, or independent servers with the law `initial_lengths` of their type, and a first task.
+
+    ## Episode End
+    Never terminates; truncated after `max_episode_steps` (1000) tasks.
+
+    ## Information
+    | key | meaning |
+    |---|---|
+    | `elapsed_time` | time since the reset |
+    | `total_reward` | rewards since the reset |
+    | `invalid_actions` | actions since the reset that were not valid |
+    | `decisions` | tasks placed since the reset |
+    | `action_mask` | int8, 1 where the action is valid |
+
+    ## Arguments
+    - `instance`: a catalogue name, the path of a JSON file, or a dict of JSON values with the fields `arrival_rate`,
+      `dispatchers_per_server`, `dispatcher_fractions` (K,), `server_fractions` (M,), `service_rates` (M,), `compatibility`
+      (K, M), and optionally `choices`, `n_servers`, `graph` ("irg", "regular-random", "regular-contiguous", "complete"),
+      `graph_seed` and `initial_lengths` (M, n) or null. Default "paper-100".
+    - `action`: "server" (default) or "class".
+    - `reward`: "sojourn" (default) or "integral".
+    - `occupancy`: what else is seen: "none" (default), "local", "global" or "both". Seeing more than the servers drawn costs
+      time in proportion to a dispatcher's servers.
+    - `levels`: L, 16 (default), 4, 8, 32 or 64.
+    - `render_mode`: None, "ansi" or "rgb_array".
+
+    ## Bounds and baselines
+    `matchgym.bounds.data_locality` has the mean-field limit, the report of stability, and bounds for policies that choose among
+    d servers drawn and for all policies; `matchgym.baselines.data_locality` has the policies.
+
+    ## References
+    Z. Zhao, D. Mukherjee, R. Wu. Exploiting Data Locality to Improve Performance of Heterogeneous Server Clusters. 2022.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    model = MODEL
+
+    def __init__(self, instance: Any = "paper-100", render_mode: str | None = None, **options: Any) -> None:
+        super().__init__(instance, render_mode, **options)
+
+
+class DataLocalityVectorEnv(VectorEnv):
+    """`num_envs` rows of DataLocality-v0; see `DataLocalityEnv`."""
+
+    model = MODEL
+
+    def __init__(self, instance: Any = "paper-100", num_envs: int = 1, **arguments: Any) -> None:
+        super().__init__(instance, num_envs, **arguments)

@@ -1,0 +1,238 @@
+"""Artefacts: what people submit. A folder with manifest.json and one file per entry, never a number and never code.
+
+onnx-mlp/1     a network from observations to one score per action, see `onnx_file`. The evaluating side applies the mask and
+               takes the largest score (the first of equal ones), or draws from the softmax of the scores.
+declarative/1  {"policy": name, "parameters": {...}}: a policy of this package, as the command line names it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from matchgym.baselines.policy import Policy, build
+from matchgym.envs.base import mask_size
+from matchgym.envs.instance import InputError, is_count, shorten, unknown
+from matchgym.envs.registry import Entry
+from matchgym.envs.rng import seed_words, uniform
+from matchgym.leaderboards.network import Network
+from matchgym.leaderboards.store import read_json
+from matchgym.leaderboards.tasks import SUITE_VERSION, Task, find_task
+
+MANIFEST, SCHEMA_VERSION, SUITE = "manifest.json", 1, "matchgym"
+KINDS = ("onnx-mlp/1", "declarative/1")
+MODES = ("greedy", "sample")
+MAX_ENTRIES, MAX_TEXT, MAX_FILE_BYTES = 100, 2_000, 4 * 2**20
+PROBES, PROBE_TOLERANCE, HUGE = 256, 1e-4, 1e6
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of an artefact and the task it is for."""
+
+    task: Task
+    kind: str
+    path: Path
+    action_mode: str
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A checked manifest."""
+
+    entries: tuple[File, ...]
+    agent: dict[str, Any]
+    method: dict[str, Any]
+    declares: dict[str, Any]
+
+
+# The manifest. A table says what a key holds: a type, or a nested table; a key with "?" may be absent.
+
+_ENTRY = {"task": str, "kind": str, "file": str, "sha256": str, "bytes": int, "action_mode": str}
+_SCHEMA: dict[str, Any] = {
+    "schema_version": int,
+    "suite": {"name": str, "version": str},
+    "entries": list,
+    "agent": {"name": str, "authors": list, "description": str, "licence": str, "url?": str, "paper?": str},
+    "method": {
+        "algorithm": str,
+        "library": str,
+        "library_version": str,
+        "training_steps": int,
+        "wall_s": float,
+        "hardware": str,
+        "train_seed": int,
+        "source_commit?": str,
+    },
+    "declares": {"used_public_seeds_only": bool, "uses_model_parameters": bool},
+}
+
+
+def _check(place: str, value: Any, wanted: Any) -> None:
+    """Refuse what is not of the wanted form, naming the place."""
+    if isinstance(wanted, dict):
+        if not isinstance(value, dict):
+            raise InputError(f"{place} must be a JSON object.")
+        known = {key.rstrip("?"): kind for key, kind in wanted.items()}
+        for key in value:
+            if key not in known:
+                raise unknown(f"key in {place}", key, known, f"the keys are {', '.join(known)}")
+        for key, kind in wanted.items():
+            name = key.rstrip("?")
+            if name in value:
+                _check(f"{place}.{name}", value[name], kind)
+            elif not key.endswith("?"):
+                raise InputError(f"{place} lacks the key {name}.")
+    elif wanted is str:
+        if not isinstance(value, str) or not 1 <= len(value) <= MAX_TEXT or not value.replace("\n", " ").isprintable():
+            raise InputError(f"{place} must be a printable text of 1 to {MAX_TEXT} characters.")
+    elif wanted is int:
+        if not is_count(value) or value > 2**63:
+            raise InputError(f"{place} must be an integer >= 0, not {shorten(value)}.")
+    elif wanted is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise InputError(f"{place} must be a number >= 0, not {shorten(value)}.")
+    elif not isinstance(value, wanted):
+        names = {bool: "true or false", list: "a list"}
+        raise InputError(f"{place} must be {names[wanted]}, not {shorten(value)}.")
+
+
+def read_artefact(folder: Path) -> Artefact:
+    """The artefact in a folder, its files checked against their digests; InputError for the first fault."""
+    manifest = read_json(folder / MANIFEST)
+    _check("manifest", manifest, _SCHEMA)
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        raise InputError(f"manifest.schema_version is {manifest['schema_version']}, but {SCHEMA_VERSION} is needed.")
+    if manifest["suite"] != {"name": SUITE, "version": SUITE_VERSION}:
+        raise InputError(f'manifest.suite must be {{"name": "{SUITE}", "version": "{SUITE_VERSION}"}}; export the agent anew.')
+    for k, author in enumerate(manifest["agent"]["authors"]):
+        _check(f"manifest.agent.authors[{k}]", author, str)
+    listed = manifest["entries"]
+    if not 1 <= len(listed) <= MAX_ENTRIES:
+        raise InputError(f"manifest.entries must hold 1 to {MAX_ENTRIES} entries, not {len(listed)}.")
+    entries = tuple(_entry(folder, f"manifest.entries[{k}]", each) for k, each in enumerate(listed))
+    tasks = [entry.task.name for entry in entries]
+    if len(set(tasks)) < len(tasks):
+        raise InputError("manifest.entries names a task twice.")
+    return Artefact(entries, manifest["agent"], manifest["method"], manifest["declares"])
+
+
+def _entry(folder: Path, place: str, values: Any) -> File:
+    _check(place, values, _ENTRY)
+    for key, allowed in (("kind", KINDS), ("action_mode", MODES)):
+        if values[key] not in allowed:
+            raise InputError(f"{place}.{key} must be one of {', '.join(allowed)}, not {shorten(values[key])}.")
+    name = values["file"]
+    if Path(name).name != name or name in (".", "..", MANIFEST):
+        raise InputError(f"{place}.file must be the name of a file beside the manifest, not {shorten(name)}.")
+    path = folder / name
+    if not path.is_file() or path.is_symlink():
+        raise InputError(f"{place}.file: there is no regular file {shorten(name)} beside the manifest.")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"{place}.file has more than {MAX_FILE_BYTES} bytes.")
+    data = path.read_bytes()
+    if len(data) != values["bytes"] or hashlib.sha256(data).hexdigest() != values["sha256"]:
+        raise InputError(f"{place}: {shorten(name)} does not have the stated sha256 and number of bytes.")
+    return File(find_task(values["task"]), values["kind"], path, values["action_mode"])
+
+
+# Policies.
+
+
+class NetworkPolicy(Policy):
+    """Scores from a network; the mask and the choice are applied here, out of its reach."""
+
+    def __init__(self, network: Network, entry: Entry, is_sampling: bool = False) -> None:
+        self.network, self.entry, self.is_sampling = network, entry, is_sampling
+
+    def fit(self, instance: Any) -> Self:
+        """Check that the network fits the instance."""
+        self.instance = self.entry.model.load(instance)
+        wanted = scores_shape(self.entry, self.instance)
+        if (self.network.n_inputs, self.network.n_outputs) != wanted:
+            raise InputError(
+                f"the network maps {self.network.n_inputs} numbers to {self.network.n_outputs} scores, but instance "
+                f"{self.instance.name!r} needs {wanted[0]} and {wanted[1]}."
+            )
+        return self
+
+    def start(self, batch: int, seed: int) -> NDArray[np.uint64]:
+        return np.array([seed_words((seed + b, 1)) for b in range(batch)])
+
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.int64], Any]:
+        obs = np.atleast_2d(observation)
+        scores = self.network.run(obs)
+        if not np.isfinite(scores).all():
+            raise InputError("the network gives scores that are not finite.")
+        if self.is_sampling:  # the largest score plus Gumbel noise has the law of the softmax
+            words = self.start(len(obs), 0) if state is None else state.copy()
+            level = np.array([[uniform(words, b) for _ in range(scores.shape[1])] for b in range(len(obs))])
+            scores, state = scores - np.log(-np.log(np.maximum(level, 2.0**-60))), words
+        if action_masks is not None:
+            scores = np.where(np.atleast_2d(action_masks), scores, -np.inf)
+        actions = scores.argmax(1)
+        return (actions if np.ndim(observation) == 2 else actions[0]), state
+
+
+def scores_shape(entry: Entry, instance: Any) -> tuple[int, int]:
+    """Numbers in an observation, and scores that are needed; InputError where actions are not one of a list."""
+    options = entry.model.check_options({})
+    space = entry.model.action_space(instance, options)
+    if not isinstance(space, gym.spaces.Discrete):
+        raise InputError(f"networks of the kind onnx-mlp/1 choose one action of a list, and {entry.id} has other actions.")
+    return entry.model.observation_space(instance, options).shape[0], mask_size(space)
+
+
+def load_policy(entry: File) -> Policy:
+    """The policy of an entry, fitted to its task and past the gate; InputError if it is refused."""
+    task, instance = entry.task, entry.task.load()
+    if entry.kind == "declarative/1":
+        return _declared(entry).fit(instance)
+    from matchgym.leaderboards.onnx_file import read_network
+
+    network = read_network(entry.path.read_bytes(), *scores_shape(task.entry, instance))
+    probe(network)
+    return NetworkPolicy(network, task.entry, entry.action_mode == "sample").fit(instance)
+
+
+def _declared(entry: File) -> Policy:
+    values = read_json(entry.path)
+    _check(entry.path.name, values, {"policy": str, "parameters": dict})
+    for key, value in values["parameters"].items():
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise InputError(f"{entry.path.name}: parameter {shorten(key)} must be a number or a text.")
+    policies = task_policies(entry.task)
+    return build(policies, values["policy"], {key: str(value) for key, value in values["parameters"].items()})
+
+
+def task_policies(task: Task) -> dict[str, type[Policy]]:
+    """The policies of a task's model by name."""
+    found: dict[str, type[Policy]] = task.entry.layer("baselines").POLICIES
+    return found
+
+
+def probe(network: Network) -> None:
+    """Try what the static gate promises: finite scores, each from its own observation alone; InputError otherwise."""
+    rng = np.random.default_rng(0)
+    plain = rng.integers(0, 20, (PROBES, network.n_inputs)).astype(np.float32)
+    for inputs in (plain, np.float32(HUGE) * np.sign(rng.normal(size=plain.shape)).astype(np.float32)):
+        scores = network.run(inputs)
+        if scores.shape != (PROBES, network.n_outputs) or not np.isfinite(scores).all():
+            raise InputError("the network gives scores that are not finite, or of another shape than it states.")
+    together = network.run(plain)
+    one_by_one = np.concatenate([network.run(plain[k : k + 1]) for k in range(PROBES)])
+    order = rng.permutation(PROBES)
+    for other in (one_by_one, network.run(plain[order])[np.argsort(order)], network.run(np.repeat(plain, 2, 0))[::2]):
+        if not np.allclose(together, other, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
+            raise InputError("the network's scores of one observation depend on the others in the batch.")

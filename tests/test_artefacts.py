@@ -1,0 +1,352 @@
+"""Artefacts: the network interpreter against onnxruntime, the gate against hostile files, manifests, export and check."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from matchgym.baselines import evaluate
+from matchgym.baselines.stationary_matching import POLICIES
+from matchgym.cli.commands import app
+from matchgym.envs.instance import InputError
+from matchgym.leaderboards.artefact import MANIFEST, NetworkPolicy, load_policy, probe, read_artefact
+from matchgym.leaderboards.network import OPERATIONS, Layer, Network
+from matchgym.leaderboards.tasks import SUITE_VERSION, find_task
+
+onnx = pytest.importorskip("onnx")
+from matchgym.leaderboards.onnx_file import MAX_BYTES, read_network, write_network  # noqa: E402
+
+N_IN, N_OUT = 5, 3
+TASK = find_task("demo")
+
+
+def random_network(seed: int = 0) -> Network:
+    """(x - a) / b, a hidden layer of each activation, and scores."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    constants = {
+        "a": normal(N_IN),
+        "b": np.abs(normal(1, N_IN)) + 1,
+        "w": normal(7, N_IN),
+        "v": normal(7),
+        "u": normal(7, N_OUT),
+    }
+    layers = [
+        Layer("Sub", ("x", "a"), "t0", {}),
+        Layer("Div", ("t0", "b"), "t1", {}),
+        Layer("Gemm", ("t1", "w", "v"), "t2", {"transB": 1, "alpha": 0.5, "beta": 2.0}),
+    ]
+    unary = [name for name, operation in OPERATIONS.items() if operation.inputs == (1,)]
+    for name in unary:
+        settings = {"alpha": 0.3} if name in ("LeakyRelu", "Elu") else {}
+        layers.append(Layer(name, (layers[-1].output,), f"h{name}", settings))
+    layers += [Layer("Add", ("t2", layers[-1].output), "t3", {}), Layer("Mul", ("t3", "t2"), "t4", {})]
+    layers.append(Layer("MatMul", ("t4", "u"), "y", {}))
+    return Network(N_IN, N_OUT, "x", "y", constants, tuple(layers))
+
+
+GOOD = write_network(random_network())
+
+
+def altered(change) -> bytes:
+    model = onnx.ModelProto.FromString(GOOD)
+    change(model)
+    return model.SerializeToString()
+
+
+# The interpreter.
+
+
+def test_scores_are_those_of_onnxruntime(monkeypatch):
+    """On 20,000 observations, for networks with every operation there is."""
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
+    runtime = pytest.importorskip("onnxruntime")
+    for seed in range(5):
+        network = random_network(seed)
+        assert {layer.operation for layer in network.layers} == set(OPERATIONS)
+        data = write_network(network)
+        onnx.checker.check_model(onnx.ModelProto.FromString(data), full_check=True)
+        x = np.random.default_rng(seed).normal(0, 4, (4000, N_IN)).astype(np.float32)
+        session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        theirs = session.run(None, {"x": x})[0]
+        assert np.allclose(read_network(data, N_IN, N_OUT).run(x), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_writing_and_reading_is_the_identity():
+    network = read_network(GOOD, N_IN, N_OUT)
+    assert write_network(network) == GOOD
+    assert network.n_parameters == random_network().n_parameters
+
+
+def test_the_mask_and_the_choice_are_out_of_the_networks_reach():
+    instance = TASK.load()
+    constants = {"w": np.zeros((5, 3), np.float32), "b": np.log(np.array([0.5, 0.3, 0.2], np.float32))}
+    network = Network(5, 3, "x", "y", constants, (Layer("Gemm", ("x", "w", "b"), "y", {}),))
+    obs, masks = np.zeros((20_000, 5), np.float32), np.tile([True, True, True], (20_000, 1))
+    greedy = NetworkPolicy(network, TASK.entry).fit(instance)
+    assert (greedy.predict(obs, action_masks=masks)[0] == 0).all()
+    assert (greedy.predict(obs, action_masks=masks & [False, True, True])[0] == 1).all()
+    sampling = NetworkPolicy(network, TASK.entry, is_sampling=True).fit(instance)
+    actions, _ = sampling.predict(obs, sampling.start(len(obs), 5), action_masks=masks)
+    assert np.abs(np.bincount(actions) / 20_000 - [0.5, 0.3, 0.2]).max() < 4.5 * 0.5 / np.sqrt(20_000)
+    with pytest.raises(InputError, match="5 numbers to 3 scores, but instance 'random-3x4' needs 7 and 4"):
+        NetworkPolicy(random_network(), find_task("random-3x4").entry).fit("random-3x4")
+
+
+# The gate.
+
+
+def _set(tensor, array):
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+def _nan(model):
+    _set(model.graph.initializer[0], np.full(N_IN, np.nan, np.float32))
+
+
+def _double(model):
+    _set(model.graph.initializer[0], np.zeros(N_IN))
+
+
+def _external(model):
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+
+
+def _huge(model):
+    model.graph.initializer[0].dims[:] = [60_000, 60_000]
+
+
+def _endless(model):
+    model.graph.initializer[0].dims[:] = [2**62]
+
+
+def _short(model):
+    model.graph.initializer[0].raw_data = b"1234"
+
+
+def _deep(model):  # deeper still, the parser refuses
+    graph = model.graph
+    for _ in range(8):
+        node = graph.node.add(op_type="If", input=["x"], output=["z"])
+        branch = node.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH)
+        graph = branch.g
+
+
+def _node(**fields):
+    def change(model):
+        model.graph.node.insert(0, onnx.helper.make_node(**fields))
+
+    return change
+
+
+def _many(model):
+    for k in range(300):
+        model.graph.node.append(onnx.helper.make_node("Neg", ["x"], [f"n{k}"]))
+
+
+def _wide(model):
+    _set(model.graph.initializer[2], np.zeros((1005, 1000), np.float32))
+
+
+def _fixed_batch(model):
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 64
+
+
+def _column(model):
+    _set(model.graph.initializer[0], np.zeros((N_IN, 1), np.float32))
+
+
+def _two_inputs(model):
+    model.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["batch", 2]))
+
+
+HOSTILE = {
+    "an operation that mixes rows": (_node(op_type="ReduceMean", inputs=["x"], outputs=["m"]), "'ReduceMean'"),
+    "a loop": (_node(op_type="Loop", inputs=["x"], outputs=["m"]), "'Loop'"),
+    "memory": (_node(op_type="ConstantOfShape", inputs=["x"], outputs=["m"]), "'ConstantOfShape'"),
+    "randomness": (_node(op_type="RandomNormalLike", inputs=["x"], outputs=["m"]), "'RandomNormalLike'"),
+    "a custom domain": (_node(op_type="Neg", inputs=["x"], outputs=["m"], domain="evil"), "operations of 'evil'"),
+    "a product of observations": (_node(op_type="MatMul", inputs=["x", "x"], outputs=["m"]), "constant matrix"),
+    "a transposed batch": (_node(op_type="Gemm", inputs=["x", "u"], outputs=["m"], transA=1), "not allowed"),
+    "a number that is none": (_node(op_type="Elu", inputs=["x"], outputs=["m"], alpha=float("inf")), "not allowed"),
+    "an unknown attribute": (_node(op_type="Neg", inputs=["x"], outputs=["m"], axis=1), "attribute 'axis'"),
+    "a graph in an attribute": (_deep, "'If'"),
+    "a name before its time": (_node(op_type="Neg", inputs=["y"], outputs=["m"]), "before it is computed"),
+    "a name computed twice": (_node(op_type="Neg", inputs=["x"], outputs=["t0"]), "'t0' twice"),
+    "too many inputs": (_node(op_type="Neg", inputs=["x", "x"], outputs=["m"]), "2 inputs"),
+    "too many nodes": (_many, "more than the 256"),
+    "too many parameters": (_wide, "1000000 parameters"),
+    "NaN weights": (_nan, "not finite"),
+    "float64": (_double, "not of float32"),
+    "external data": (_external, "another file"),
+    "a tensor of 14 GB": (_huge, "more than the 1000000 parameters"),
+    "an axis without end": (_endless, "at most two axes"),
+    "a tensor with too little data": (_short, "holds 1 numbers"),
+    "a column for the batch": (_column, "combines 5 columns"),
+    "a fixed batch": (_fixed_batch, "batch left open"),
+    "two inputs": (_two_inputs, "2 inputs where one"),
+    "two sets of operations": (lambda model: model.opset_import.add(domain="evil", version=1), "no others"),
+    "old operations": (lambda model: model.opset_import[0].__setattr__("version", 6), "version 13 to 24"),
+    "functions": (lambda model: model.functions.add(name="f"), "functions"),
+    "training": (lambda model: model.training_info.add(), "training information"),
+    "sparse tensors": (lambda model: model.graph.sparse_initializer.add(), "sparse"),
+    "no graph": (lambda model: model.ClearField("graph"), "no nodes"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_networks_fall_to_the_static_gate(name):
+    change, sentence = HOSTILE[name]
+    with pytest.raises(InputError, match=sentence) as refusal:
+        read_network(altered(change), N_IN, N_OUT)
+    assert str(refusal.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00" * 100, b"PK\x03\x04", os.urandom(5000), GOOD[:-7], GOOD * (MAX_BYTES // len(GOOD) + 1)]
+)
+def test_files_that_are_no_networks(data):
+    with pytest.raises(InputError):
+        read_network(data, N_IN, N_OUT)
+
+
+def test_a_thousand_random_alterations_end_in_a_network_or_a_sentence():
+    rng = np.random.default_rng(0)
+    accepted = 0
+    for _ in range(1000):
+        data = bytearray(GOOD)
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+        try:
+            network = read_network(bytes(data), N_IN, N_OUT)
+            probe(network)
+            accepted += 1
+        except InputError:
+            continue
+    assert 0 < accepted < 1000
+
+
+def test_scores_that_overflow_are_found_by_the_probes():
+    constants = {"w": np.full((N_IN, N_OUT), 1e38, np.float32)}
+    with pytest.raises(InputError, match="not finite"):
+        probe(Network(N_IN, N_OUT, "x", "y", constants, (Layer("MatMul", ("x", "w"), "y", {}),)))
+
+
+# Manifests.
+
+
+def write_artefact(folder, kind="declarative/1", data=b'{"policy": "greedy", "parameters": {}}', **changes):
+    folder.mkdir(exist_ok=True)
+    (folder / "policy").write_bytes(data)
+    entry = {
+        "task": "demo", "kind": kind, "file": "policy", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
+        "action_mode": "greedy",
+    }  # fmt: skip
+    manifest = {
+        "schema_version": 1,
+        "suite": {"name": "matchgym", "version": SUITE_VERSION},
+        "entries": [entry | changes.pop("entry", {})],
+        "agent": {"name": "a", "authors": ["b"], "description": "c", "licence": "MIT"} | changes.pop("agent", {}),
+        "method": {
+            "algorithm": "rule", "library": "matchgym", "library_version": "0", "training_steps": 0, "wall_s": 0.0,
+            "hardware": "-", "train_seed": 0,
+        },
+        "declares": {"used_public_seeds_only": True, "uses_model_parameters": True},
+    } | changes  # fmt: skip
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["greedy", "correlated-proposals", "balanced-greedy", "optimal"])
+def test_baselines_come_through_the_same_door(name, tmp_path):
+    text = json.dumps({"policy": name, "parameters": {}}).encode()
+    (file,) = read_artefact(write_artefact(tmp_path / "a", data=text)).entries
+    size = ("StationaryMatching-v0", TASK.load(), 4, 10, 200, 0)
+    assert (evaluate(load_policy(file), *size).values == evaluate(POLICIES[name]().fit(TASK.load()), *size).values).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"schema_version": 2}, "schema_version is 2"),
+        ({"surprise": 1}, "surprise"),
+        ({"agent": {"name": 3}}, "manifest.agent.name"),
+        ({"agent": {"name": "x" * 3000}}, "manifest.agent.name"),
+        ({"agent": {"name": "\x1b[31m"}}, "manifest.agent.name"),
+        ({"agent": {"authors": [1]}}, r"authors\[0\]"),
+        ({"suite": {"name": "matchgym", "version": "older"}}, "suite must be"),
+        ({"entries": []}, "1 to 100 entries"),
+        ({"entry": {"kind": "pickle/1"}}, "onnx-mlp/1, declarative/1"),
+        ({"entry": {"file": "../policy"}}, "beside the manifest"),
+        ({"entry": {"file": "absent"}}, "no regular file"),
+        ({"entry": {"sha256": "0" * 64}}, "stated sha256"),
+        ({"entry": {"bytes": 1}}, "stated sha256"),
+        ({"entry": {"task": "nothing"}}, "unknown task"),
+        ({"entry": {"action_mode": "best"}}, "greedy, sample"),
+        ({"method": {}}, "manifest.method lacks the key algorithm"),
+    ],
+)
+def test_faulty_manifests_are_refused_by_place(changes, sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        read_artefact(write_artefact(tmp_path / "a", **changes))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema_version": NaN}', "[" * 100_000])
+def test_manifests_that_are_no_objects(text, tmp_path):
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(InputError):
+        read_artefact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b'{"policy": "greedy", "parameters": {"x": 1}}', "no parameters"),
+        (b'{"policy": "nobody", "parameters": {}}', "nobody"),
+        (b'{"policy": "static-threshold", "parameters": {"threshold": [1]}}', "must be a number or a text"),
+        (b'{"policy": "greedy"}', "lacks the key parameters"),
+    ],
+)
+def test_faulty_declarations(data, sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        load_policy(read_artefact(write_artefact(tmp_path / "a", data=data)).entries[0])
+
+
+def test_a_symbolic_link_is_no_file_of_an_artefact(tmp_path):
+    folder = write_artefact(tmp_path / "a")
+    shutil.move(folder / "policy", tmp_path / "elsewhere")
+    (folder / "policy").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="no regular file"):
+        read_artefact(folder)
+
+
+# Export and check.
+
+
+@pytest.mark.parametrize("algo", ["maskable_ppo", "dqn", "a2c"])
+def test_a_trained_agent_is_exported_and_checked(algo, tmp_path):
+    pytest.importorskip("stable_baselines3")
+    from matchgym.agents import Measurement, train
+
+    brief = Measurement(points=1, rows=8, warmup=10, decisions=50, final_decisions=50)
+    train("StationaryMatching-v0", "demo", algo, 600, 1, {"net_arch": [16]}, folder=tmp_path / "agent", measurement=brief,
+          progress=False, lines={"none": 1.0})  # fmt: skip
+    run = CliRunner().invoke
+    result = run(app, ["export", str(tmp_path / "agent" / "model.zip"), "-o", str(tmp_path / "out"), "--author", "A. Author"])
+    assert result.exit_code == 0, result.output
+    result = run(app, ["check", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 0, result.output
+    (entry,) = json.loads(result.stdout)["entries"]
+    assert (entry["task"], entry["kind"]) == ("demo", "onnx-mlp/1")
+    assert entry["score"]["low"] <= entry["score"]["mean"] <= entry["score"]["high"]
+    result = run(app, ["export", str(tmp_path / "agent"), "-o", str(tmp_path / "b"), "--env", "MatchingQueues-v0"])
+    assert result.exit_code != 0
