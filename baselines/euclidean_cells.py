@@ -165,6 +165,8 @@ class EuclideanCells(MatchingPolicy):
     Params: ClassVar[type] = CellsParams
     Memory: ClassVar[type] = CellsMemory
     params_: CellsParams
+    grid_: Grid
+    plans_: list[Plan]
     instance: EuclideanMatchingInstance  # type: ignore[assignment]
 
     def __init__(
@@ -349,8 +351,14 @@ def tables(instance: EuclideanMatchingInstance, plans: list[Plan], eps: float, v
     """All cells, one after the other."""
     m = instance.n_customers
     cell, group = np.full(m, -1), np.zeros(m, np.int64)
-    queues, caps, n_queues, n_short, reach, first_reach = [], [], [0], [], [np.zeros(0)], [0]
-    short, first_short, long, surplus, first_long, contentious = [np.zeros(0)], [], [np.zeros(0)], [np.zeros(0)], [], []
+    queues: list[NDArray] = []
+    caps: list[int] = []
+    n_queues, first_reach = [0], [0]
+    n_short: list[int] = []
+    first_short: list[int] = []
+    first_long: list[int] = []
+    contentious: list[int] = []
+    reach, short, long, surplus = ([np.zeros(0)] for _ in range(4))
     for c, plan in enumerate(plans):
         order, solution, k = plan.order, plan.solution, plan.n_short
         queues += [plan.cell.queues[q] for q in order]

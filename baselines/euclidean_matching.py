@@ -55,8 +55,9 @@ class DispatchRadius(DistancePolicy):
         radii = np.unique(costs[costs <= price])
         if len(radii) > MAX_RADII:
             radii = np.quantile(radii, np.linspace(0, 1, MAX_RADII), method="nearest")
-        rules = [NearestNeighbour(float(radius)).fit(self.instance) for radius in (radii if len(radii) else [0.0])]
-        self.radius_ = best_of(rules, self.env_id).radius
+        radii = radii if len(radii) else np.zeros(1)
+        rules = [NearestNeighbour(float(radius)).fit(self.instance) for radius in radii]
+        self.radius_ = float(radii[rules.index(best_of(rules, self.env_id))])
         self._follow(costs <= self.radius_, -costs)
 
 

@@ -33,7 +33,8 @@ def run_cells(progress: Progress, replications: int, seed: int) -> dict[str, Any
     """The objective over the side of the cells, and the matches of the best side."""
     instance, upper = MODEL.load(INSTANCE), bound(INSTANCE)
     progress(0.1)
-    rows, policies = [], []
+    rows: list[dict[str, Any]] = []
+    policies = []
     for k, side in enumerate(SIDES):
         policy = EuclideanCells(side).fit(instance)
         found = evaluate(policy, ID, instance, replications, WARMUP, DECISIONS, seed)

@@ -63,7 +63,7 @@ class EuclideanMatchingInstance(QueueNetwork):
         return f"{self.n_suppliers} suppliers x {self.n_customers} customers in {self.dimension}D"
 
     @functools.cached_property
-    def costs(self) -> NDArray[np.float64]:  # type: ignore[override]
+    def costs(self) -> NDArray[np.float64]:
         """Euclidean distances (n, m), per match."""
         return distances(self.supplier_locations, self.customer_locations)
 

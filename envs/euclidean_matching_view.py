@@ -52,14 +52,13 @@ def _map(canvas: Canvas, instance: Any, shown: Scene) -> None:
             canvas.circle(x, y, 2.5, FAINT)
     for i in np.argsort(-shown.queue, kind="stable").tolist():  # small dots above large ones
         if shown.queue[i] > 0:
-            canvas.circle(
-                *places[i], max(3.0, unit * math.sqrt(float(shown.queue[i]))), GREEN if i == shown.best else PALE_BLUE
-            )
-            canvas.circle(*places[i], 2.5, BLUE)
+            (x, y), radius = places[i], max(3.0, unit * math.sqrt(float(shown.queue[i])))
+            canvas.circle(x, y, radius, GREEN if i == shown.best else PALE_BLUE)
+            canvas.circle(x, y, 2.5, BLUE)
     if shown.last_supplier >= 0:
-        ends = spot(instance.customer_locations[shown.last_customer])
-        canvas.line(*places[shown.last_supplier], *ends, 3, AMBER)
-        canvas.circle(*ends, 4, AMBER)
+        x, y = spot(instance.customer_locations[shown.last_customer])
+        canvas.line(*places[shown.last_supplier], x, y, 3, AMBER)
+        canvas.circle(x, y, 4, AMBER)
     x, y = spot(instance.customer_locations[shown.customer])
     if shown.best >= 0:
         canvas.line(x, y, *places[shown.best], 1.5, GREEN)
