@@ -226,7 +226,9 @@ def solve(instance: Rates, form: Form, kind: str) -> _Solution:
         idle = np.maximum(0.0, waiting.sum(1) - instance.departure_rates * price)
         earned = greedy_prefixes(shares, offered, gain - paid)[1].sum()
         proven = min(proven, float(earned + lam @ price + idle @ offered))  # the bound of `prove_linear_programme`
-        if proven - best <= (GAP if turn <= PERTURBED_ROUND else PERTURBED_GAP) * best:
+        # The master must be tight, too: where worths tie, `proven` can owe its value to rows that the master lacks.
+        allowed = (GAP if turn <= PERTURBED_ROUND else PERTURBED_GAP) * best
+        if proven - best <= allowed and held.value - float((stated * scaled).sum()) <= allowed:
             break
         fresh = {}
         for j, subset in (*violated(by_share, BY_SHARE), *violated(by_worth, BY_WORTH)):
