@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from matchgym.baselines.drawn_neighbours import DrawnNeighbours
 from matchgym.baselines.exact import best_of
 from matchgym.baselines.exact import exact_value as exact_value  # for `scoring`
 from matchgym.baselines.policy import Nothing, Policy, compiled
@@ -16,7 +17,7 @@ from matchgym.baselines.preference_lists import (
     priority_kernel,
     waiting_kernel,
 )
-from matchgym.baselines.tracked_suppliers import BalancedGreedy, DrawnNeighbours
+from matchgym.baselines.tracked_suppliers import BalancedGreedy
 from matchgym.bounds.bound import Bound
 from matchgym.bounds.stationary_matching import linear_programme, optimum
 from matchgym.envs.compile import Integers, IntegerTable, kernel

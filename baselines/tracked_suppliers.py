@@ -1,9 +1,10 @@
-"""Policies that treat suppliers of one type differently: Balanced Greedy and neighbours drawn on arrival.
+"""Policies that treat suppliers of one type differently: Balanced Greedy, and what all of them need.
 
-Both give each supplier a private mark when it arrives: TOP or BOTTOM, or the set of customer types it will serve. Marks are not
-in the observation, which shows only how many suppliers wait. The policy therefore keeps a random 64-bit name for every waiting
-supplier and, at each decision, draws which of them have left from the exact conditional law given the two observations. Marks
-do not influence arrivals and departures, so the names follow the law they would have if every event were seen:
+They give each supplier a private mark when it arrives: TOP or BOTTOM, or the set of customer types that it will serve (see
+`matchgym.baselines.drawn_neighbours`). Marks are not in the observation, which shows only how many suppliers wait. The policy
+therefore keeps a random 64-bit name for every waiting supplier and, at each decision, draws which of them have left from the
+exact conditional law given the two observations. Marks do not influence arrivals and departures, so the names follow the law
+they would have if every event were seen:
 
 Let Q be the queues after the last match and Q' those now. Suppliers of type i that were waiting survive a time t with
 probability p_i = exp(-mu_i t), and Poisson(a_i) new ones wait at its end, a_i = rho_i (1 - p_i). Given t, the number of
@@ -13,7 +14,6 @@ of all customer rates. The survivors are a uniformly random subset, the others a
 is a sum over the nodes of a double-exponential rule (t = exp(x - exp(-x)) / gamma, Takahasi and Mori), accurate to rounding.
 """
 
-import itertools
 import math
 from typing import ClassVar, NamedTuple
 
@@ -39,7 +39,6 @@ STEP, REACH = 0.1, 4.2  # of the quadrature in x: about 85 nodes
 TABLE_BYTES = 16 * 2**20
 MAX_NAMES = 1e6
 OVERFLOW = 1e-15  # probability of a queue longer than its space for names
-MAX_SPLIT_TYPES = 12  # supplier types of the equivalent instance of DrawnNeighbours
 
 
 class TrackedParams(NamedTuple):
@@ -218,29 +217,6 @@ def balanced_kernel(params, memory, b, obs, mask, rng):
 
 
 @kernel
-def coin_kernel(name, j):
-    """A uniform number in [0, 1) that belongs to the supplier of this name and customer type j (splitmix64 finaliser)."""
-    z = name + np.uint64(j + 1) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
-
-
-@kernel
-def drawn_kernel(params, memory, b, obs, mask, rng):
-    """The first supplier of the customer's list that drew this customer type when it arrived."""
-    follow_kernel(params, memory, b, obs, rng)
-    n = memory.known.shape[1]
-    j = customer_kernel(obs, n)
-    for k in range(params.length[j]):
-        i = params.order[j, k]
-        for place in range(memory.known[b, i]):
-            if coin_kernel(memory.names[b, params.offset[i] + place], j) < params.proposal[j, k]:
-                return take_kernel(params, memory, b, i, place)
-    return n
-
-
-@kernel
 def tabulate(survival, departure, newcomers, side, table):
     """log f_i for all queues < side."""
     for i in range(len(survival)):
@@ -313,7 +289,7 @@ def longest_queue(offered: float) -> int:
 
 
 class TrackedPolicy(ProposalPolicy):
-    """Base of the two policies of this file; both start from Algorithm 1's x and p."""
+    """Base of the policies with marks; all start from Algorithm 1's x and p."""
 
     reads_glimpse: ClassVar[bool] = False
     Params: ClassVar[type] = TrackedParams
@@ -403,49 +379,3 @@ class BalancedGreedy(TrackedPolicy):
         for row, top, length in zip(order, lists.order, lists.length):
             row[: 2 * length] = np.concatenate([top[:length], top[:length] + n])
         return split, FixedPriority(Preferences(order, 2 * lists.length, np.ones(order.shape))).fit(split)
-
-
-@compiled(__file__, drawn_kernel, forget_kernel)
-class DrawnNeighbours(TrackedPolicy):
-    """Each supplier draws on arrival, once, the customer types it will serve: j with probability p_ij, independently.
-
-    A customer takes the waiting supplier of largest reward that will serve it. The reading adopted of the scheme of Aouad and
-    Saritac, with Algorithm 1's p.
-    """
-
-    def _propose(self, p: NDArray[np.float64]) -> None:
-        super()._propose(p)
-        self.lists_ = preferences(self.proposal_ > 0, self.instance.rewards, self.proposal_)
-        self.params_ = tracked_params(self.instance, self.lists_)
-
-    def equivalent(self) -> tuple[StationaryMatchingInstance, FixedPriority]:
-        """One supplier type for each set of customer types that can be drawn; a customer's list has those that contain it."""
-        instance, p = self.instance, self.proposal_
-        types: list[tuple[int, float, tuple[int, ...]]] = []
-        for i in range(instance.n_suppliers):
-            drawn = np.nonzero((p[i] > 0) & (p[i] < 1))[0].tolist()
-            certain = np.nonzero(p[i] >= 1)[0].tolist()
-            if len(types) + 2 ** len(drawn) > MAX_SPLIT_TYPES + 1:
-                raise InputError(
-                    f"the exact value of drawn-neighbours needs more than {MAX_SPLIT_TYPES} supplier types on "
-                    f"{instance.name!r}: use simulation."
-                )
-            for coins in itertools.product((0, 1), repeat=len(drawn)):
-                chance = math.prod(p[i, j] if coin else 1 - p[i, j] for j, coin in zip(drawn, coins))
-                served = (*certain, *(j for j, coin in zip(drawn, coins) if coin))
-                if served:  # a supplier that serves nobody changes nothing
-                    types.append((i, chance, served))
-        if not types:
-            return instance, FixedPriority(Preferences(self.lists_.order, 0 * self.lists_.length, self.lists_.proposal)).fit(
-                instance
-            )
-        origin = np.array([i for i, _, _ in types])
-        split = StationaryMatchingInstance(
-            name=instance.name,
-            supplier_rates=instance.supplier_rates[origin] * [chance for _, chance, _ in types],
-            departure_rates=instance.departure_rates[origin],
-            customer_rates=instance.customer_rates,
-            rewards=instance.rewards[origin],
-        )
-        serves = np.array([[j in served for j in range(instance.n_customers)] for _, _, served in types])
-        return split, FixedPriority(preferences(serves, split.rewards, np.ones(serves.shape))).fit(split)

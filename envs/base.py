@@ -152,6 +152,13 @@ def sampling_mask(space: gym.Space[Any], mask: NDArray[np.int8]) -> Any:
     return mask if isinstance(space, gym.spaces.Discrete) else None
 
 
+def _refuse_arrays(values: Mapping[str, Any]) -> None:
+    """InputError for constructor arguments with which `env.spec` could not be written as JSON."""
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            raise InputError(f"{name} is an array; give {name}.tolist(), so that env.spec can be written as JSON.")
+
+
 class Rows:
     """A batch of rows of one model in packed buffers, with the constructor arguments that both environments share."""
 
@@ -159,6 +166,8 @@ class Rows:
 
     def _open(self, instance: Any, batch: int, options: Mapping[str, Any]) -> None:
         model, options = self.model, self.model.check_options(options)
+        if isinstance(instance, Mapping):
+            _refuse_arrays(instance)
         self.instance = model.load(instance)
         self._params = pack(model.params(self.instance, **options))
         self._state = pack(model.state(self.instance, batch))

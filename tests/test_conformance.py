@@ -318,6 +318,15 @@ def test_constructor_refuses_unknown_options(entry):
             entry.layer("envs").__dict__[f"{entry.prefix}Env"](**arguments)
 
 
+def test_constructor_refuses_arrays(entry):
+    """The specification of an environment can be written as JSON whatever was accepted."""
+    values = json.loads(entry.model.load("toy").to_json())
+    name = next(name for name, value in values.items() if isinstance(value, list))
+    with pytest.raises(ValueError, match=rf"{name} is an array; give {name}.tolist()"):
+        gym.make(entry.id, instance=values | {name: np.array(values[name])})
+    gym.make(entry.id, instance=values).spec.to_json()
+
+
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_worker_processes(entry, context):
     """`matchgym:ID` works in a process that has not imported the package."""
