@@ -104,10 +104,6 @@ class DrawnSets(Policy):
     def __init__(self, origin: NDArray[np.int64], serves: NDArray[np.bool_], order: list[list[int]]) -> None:
         self.origin, self.serves, self.order = origin, serves, order
 
-    def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
-        waiting = observation[:, : len(self.origin)] > 0
-        return np.column_stack([waiting, np.ones(len(waiting), np.bool_)])
-
     def probabilities(
         self, observation: NDArray[np.float32], action_masks: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:

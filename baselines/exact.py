@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from matchgym.baselines.evaluation import evaluate
 from matchgym.baselines.policy import Policy
+from matchgym.baselines.preference_lists import implied_masks
 from matchgym.bounds.chain import Box, PolicyValue, make_box, policy_value
 from matchgym.envs.instance import InputError, Rates
 
@@ -48,14 +49,15 @@ def chain_value(
 
 
 def _law(policy: Policy, box: Box) -> np.ndarray:
-    """match[j, i, s]: the probability that a customer of type j takes type i in state s."""
+    """match[j, i, s]: the probability that a customer of type j takes type i in state s; an invalid action takes nobody."""
     n, m = box.instance.rewards.shape
     match = np.empty((m, n, box.size))
     obs = np.zeros((box.size, n + m), np.float32)
     obs[:, :n] = box.queues.T
     for j in range(m):
         obs[:, n:] = np.arange(m) == j
-        match[j] = policy.probabilities(obs, policy.masks(obs))[:, :n].T
+        masks = implied_masks(obs, box.instance)
+        match[j] = np.where(masks, policy.probabilities(obs, masks), 0.0)[:, :n].T
     return match
 
 

@@ -41,12 +41,6 @@ class GraphPolicy(MatchingPolicy):
     env_id: ClassVar[str] = "GeneralMatching-v0"
     instance: GeneralMatchingInstance  # type: ignore[assignment]
 
-    def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """A type is valid when one waits that is compatible with the arriving node; waiting always is."""
-        queues, arriving = self._split(observation)
-        valid = (queues > 0) & (self.instance.rewards[arriving] > 0)
-        return np.hstack([valid, np.ones((len(observation), 1), np.bool_)])
-
 
 @compiled(__file__, priority_kernel)
 class Greedy(GraphPolicy, PriorityPolicy):

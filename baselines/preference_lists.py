@@ -14,7 +14,7 @@ from matchgym.baselines.policy import CompiledPolicy
 from matchgym.bounds.stationary_matching import linear_programme
 from matchgym.envs.base import Model
 from matchgym.envs.compile import Integers, IntegerTable, RealTable, kernel
-from matchgym.envs.instance import InputError, shorten
+from matchgym.envs.instance import InputError, Rates, shorten
 from matchgym.envs.stationary_matching import MODEL, StationaryMatchingInstance
 
 FEASIBILITY = 1e-6  # excess of a proposal probability over 1 up to which a given x counts as feasible
@@ -61,9 +61,16 @@ def priority_kernel(lists, memory, b, obs, mask, rng):
     return n
 
 
-def implied_masks(observation: NDArray[np.float32], n_suppliers: int) -> NDArray[np.bool_]:
-    """The masks (B, I + 1) of observations (B, I + J): a supplier type is valid when one waits, letting go always is."""
-    return np.hstack([observation[:, :n_suppliers] > 0, np.ones((len(observation), 1), np.bool_)])
+def implied_masks(observation: NDArray[np.float32], instance: Rates) -> NDArray[np.bool_]:
+    """The masks (B, I + 1) of observations (B, I + J): a supplier type is valid when one waits, letting go always is.
+
+    Where unmatched customers join queues, that is on a graph, only compatible pairs are valid.
+    """
+    n = len(instance.supplier_rates)
+    valid = observation[:, :n] > 0
+    if instance.joins is not None:
+        valid &= (instance.rewards[:, observation[:, n:].argmax(1)] > 0).T
+    return np.hstack([valid, np.ones((len(observation), 1), np.bool_)])
 
 
 class MatchingPolicy(CompiledPolicy):
@@ -83,7 +90,7 @@ class MatchingPolicy(CompiledPolicy):
         raise NotImplementedError
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return implied_masks(observation, self.instance.n_suppliers)
+        return implied_masks(observation, self.instance)
 
     def _split(self, obs: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Queue lengths (B, I) and customer types (B,) of observations."""

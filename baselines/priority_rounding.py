@@ -223,7 +223,7 @@ class PriorityRounding(CompiledPolicy):
         return self
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return implied_masks(observation, self.instance.n_suppliers)
+        return implied_masks(observation, self.instance)
 
     def memory(self, batch: int) -> RoundingMemory:
         n, m = self.instance.costs.shape

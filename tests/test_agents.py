@@ -23,6 +23,9 @@ from matchgym.agents import (
 from matchgym.agents import training as training_module
 from matchgym.agents.curve import _spread
 from matchgym.agents.hyperparameters import ALGORITHMS
+from matchgym.baselines import evaluate
+from matchgym.baselines.exact import exact_value
+from matchgym.cli import main
 from matchgym.envs.instance import InputError
 
 ID = "StationaryMatching-v0"
@@ -231,6 +234,28 @@ def test_parameters_may_be_strings() -> None:
         False,
         64,
     )
+
+
+def test_demo(tmp_path, capsys) -> None:
+    """The first command of the README, with a short training: every step of it, and the agent's exact value."""
+    with pytest.raises(SystemExit) as done:
+        main(["demo", "--timesteps", "2048", "--folder", str(tmp_path)])
+    assert done.value.code == 0
+    said = capsys.readouterr().out
+    page = (tmp_path / "board" / "index.html").read_text()
+    assert "maskable-ppo" in page
+    policy = AgentPolicy.load(tmp_path / "maskable-ppo").fit("demo")
+    truth = exact_value(policy).mean
+    assert f"exact value {truth:.6f}" in said
+    found = evaluate(policy, ID, replications=64, decisions=5_000).objective
+    assert abs(found.mean - truth) <= 2.1 * found.half_width  # 99.99 %: the 5e-5 and 0.025 quantiles of t(63) are 2.08 apart
+
+
+def test_exact_value_of_a_network_that_heeds_no_masks(tmp_path) -> None:
+    """What it chooses against the mask does nothing, in the exact chain as in the environment; at 99.99 %."""
+    policy = train(ID, "demo", "dqn", 1024, folder=tmp_path, progress=False, params=small("dqn"), measurement=BRIEF).policy
+    found = evaluate(policy, ID, replications=64, decisions=5_000).objective
+    assert abs(found.mean - exact_value(policy).mean) <= 2.1 * found.half_width
 
 
 def test_load_refuses_a_folder_without_an_agent(tmp_path) -> None:
