@@ -277,6 +277,7 @@ def solve_barrier(
     capacities: ArrayLike | None = None,
     compatibility: ArrayLike | None = None,
     gap: float | None = None,
+    start: ArrayLike | None = None,
 ) -> BarrierSolution:
     """Solve programme (7)/(8).
 
@@ -288,6 +289,8 @@ def solve_barrier(
     capacities : (J,) m_j > 0; by default 1.
     compatibility : (I, J), which pairs are allowed; by default all.
     gap : asked for; by default what double precision allows. Raises RuntimeError if a larger one is left.
+    start : (I, J), the `probabilities` of a similar programme's solution, to start from them unless they overload a server.
+        Saves 10 to 30 % of the time up to 5 x 20 (benchmarks/README.md).
     """
     lam = np.asarray(as_array("arrival_rates", arrival_rates, 1, (None,), positive=False))
     if not lam.any():
@@ -311,7 +314,15 @@ def solve_barrier(
     work, flows = workspace(len(present), n_servers), np.zeros(len(present) * n_servers)
     work[R, : scaled.size] = scaled.ravel()
     target = max(EXACT_GAP, ROUNDING / v) if gap is None else gap / scale
-    value, found, iterations = solve_one(lam[present], np.array(m, float), v, target, EXACT_LOADS, flows, False, work)
+    is_warm = False
+    if start is not None:
+        guess = np.asarray(start, float)
+        if guess.shape != r.shape or not (guess >= 0).all() or not np.isfinite(guess).all():
+            raise InputError(f"start must be a table {r.shape} of probabilities, not {shorten(start)}.")
+        guess = guess[present]
+        flows[:] = (lam[present, None] * guess / guess.sum(1, keepdims=True).clip(1e-300)).ravel()
+        is_warm = bool((flows.reshape(len(present), n_servers).sum(0) < m).all())
+    value, found, iterations = solve_one(lam[present], np.array(m, float), v, target, EXACT_LOADS, flows, is_warm, work)
     x = flows.reshape(len(present), n_servers)
     leak = float(x[~allowed[present]].sum()) if len(present) else 0.0
     if leak > 1e-6 * lam.sum():

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.envs.compile import kernel
-from matchgym.envs.instance import InputError, Instance, as_array, is_count, shorten
+from matchgym.envs.instance import InputError, Instance, as_array, as_number, is_count, shorten
 from matchgym.envs.slotted_queues import LAWS, largest_total, trials_of
 
 REWARD_LAWS = ("bernoulli", "uniform_noise")
@@ -64,16 +64,16 @@ class CongestionLearningInstance(Instance):
         for field, names in (("arrival_law", LAWS), ("reward_law", REWARD_LAWS)):
             if getattr(self, field) not in names:
                 raise InputError(f"{field} must be one of {', '.join(names)}, not {shorten(getattr(self, field))}.")
-        if not 0 < as_number("arrival_success", self.arrival_success) <= 1:
+        if not 0 < as_number("arrival_success", self.arrival_success, positive=False) <= 1:
             raise InputError(f"arrival_success must lie in (0, 1], not {shorten(self.arrival_success)}.")
         if self.arrival_law == "shifted-geometric" and rates.min() < 1:
             raise InputError("arrival_rates must be >= 1 with arrival_law shifted-geometric; choose geometric.")
-        checked["noise"] = noise = as_number("noise", self.noise)
+        checked["noise"] = noise = as_number("noise", self.noise, positive=False)
         if self.reward_law == "bernoulli" and noise:
             raise InputError('noise is for reward_law "uniform_noise"; leave it out or change the law.')
         largest = 1.0 if self.rewards is None else float(checked["rewards"].max())
         cap = max(1.0, largest + noise if largest > 1 else 0.0) if self.reward_cap is None else self.reward_cap
-        checked["reward_cap"] = cap = as_number("reward_cap", cap)
+        checked["reward_cap"] = cap = as_number("reward_cap", cap, positive=False)
         if largest > cap:
             raise InputError(f"rewards go up to {largest:g}, above reward_cap {cap:g}; raise the cap.")
         if self.reward_law == "bernoulli" and largest > 1:
@@ -149,11 +149,6 @@ class CongestionLearningInstance(Instance):
     def objective_scale(self) -> float:
         """Decisions (slots) per unit of time."""
         return 1.0
-
-
-def as_number(field: str, value: Any) -> float:
-    """A finite number >= 0; InputError otherwise."""
-    return float(as_array(field, [value], 1, (1,), positive=False)[0])
 
 
 def as_relation(field: str, value: Any, n: int, m: int) -> NDArray[np.int64]:

@@ -30,6 +30,29 @@ def dual(lam, r, v, u, m=None):
     return lam @ u + phi.sum()
 
 
+@pytest.mark.parametrize("v", [1.0, 100.0, 1e4])
+def test_warm_starts_lead_to_the_same_solution(v):
+    """From a neighbour's solution, from its own and from one that overloads a server, which is set aside."""
+    rng = np.random.default_rng(1)
+    saved = 0
+    for _ in range(40):
+        lam, r = random_programme(rng)
+        near = solve_barrier(lam, np.clip(r + 0.01 * rng.normal(size=r.shape), 0, 1), v)
+        cold = solve_barrier(lam, r, v)
+        corner = np.zeros(r.shape)
+        corner[:, 0] = 1.0
+        for start in (near.probabilities, cold.probabilities, corner):
+            warm = solve_barrier(lam, r, v, start=start)
+            assert warm.gap <= 1e-9
+            assert warm.value == pytest.approx(cold.value, abs=1e-8)
+            np.testing.assert_allclose(warm.loads, cold.loads, atol=1e-6)
+        rounds = [solve_barrier(lam, r, v, gap=1e-6, start=start).iterations for start in (None, near.probabilities)]
+        saved += rounds[0] - rounds[1]
+    with pytest.raises(InputError, match="start"):
+        solve_barrier(lam, r, v, start=corner[:-1] if len(lam) > 1 else corner[:, :0])
+    assert saved > 0
+
+
 @pytest.mark.parametrize("v", [0.1, 1.0, 30.0, 1e3, 1e5, 1e6])
 def test_certified_gap_and_feasibility(v):
     rng = np.random.default_rng(0)
