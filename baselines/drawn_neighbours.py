@@ -83,7 +83,7 @@ class DrawnNeighbours(TrackedPolicy):
         types = types or [(i, 1.0, ()) for i in range(instance.n_suppliers)]
         origin = np.array([i for i, _, _ in types])
         split = StationaryMatchingInstance(
-            name=instance.name,
+            name=f"{instance.name[:80]} with drawn sets",
             supplier_rates=instance.supplier_rates[origin] * [chance for _, chance, _ in types],
             departure_rates=instance.departure_rates[origin],
             customer_rates=instance.customer_rates,

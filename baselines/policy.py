@@ -170,11 +170,14 @@ class CompiledPolicy(Policy):
     ) -> tuple[Actions, Any]:
         if not hasattr(self, "params_"):
             raise InputError(f"{type(self).__name__} must be fitted to an instance first; call fit(instance).")
-        obs = np.atleast_2d(np.asarray(observation, np.float32))
-        if obs.shape[1:] != (self.observation_size,) or np.isnan(obs).any():
+        try:
+            obs = np.atleast_2d(np.asarray(observation, np.float32))
+        except (TypeError, ValueError):
+            raise InputError(f"observation must be an array of numbers, not {shorten(observation)}.") from None
+        if obs.shape[1:] != (self.observation_size,) or not (obs >= 0).all():
             raise InputError(
-                f"observation must be numbers of shape (B, {self.observation_size}), the observations of instance "
-                f"{self.instance.name!r}, not {shorten(obs.shape)} or NaN."
+                f"observation must be numbers >= 0 of shape (B, {self.observation_size}), the observations of instance "
+                f"{self.instance.name!r}, not {shorten(obs.shape)} or with one that is negative or NaN."
             )
         masks = self.masks(obs) if action_masks is None else np.atleast_2d(np.asarray(action_masks, np.bool_))
         starts = np.zeros(len(obs), np.bool_) if episode_start is None else np.atleast_1d(episode_start).astype(np.bool_)

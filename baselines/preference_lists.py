@@ -128,7 +128,10 @@ class ProposalPolicy(MatchingPolicy):
         self._propose(self.solution_ / instance.customer_rates / waiting[:, None])
 
     def _given(self) -> NDArray[np.float64]:
-        x = np.asarray(self.x, float)
+        try:
+            x = np.asarray(self.x, float)
+        except (TypeError, ValueError):
+            raise InputError(f"x must be an array of numbers, not {shorten(self.x)}.") from None
         if x.shape != self.instance.rewards.shape or not (x >= 0).all():
             raise InputError(f"x must be an array {self.instance.rewards.shape} of numbers >= 0, not {shorten(self.x)}.")
         if not (x.sum(1) < self.instance.supplier_rates).all():

@@ -366,16 +366,19 @@ class BalancedGreedy(TrackedPolicy):
         return best if captured > 0 and captured >= (1 - self.eps) * gains.sum() else np.zeros_like(best)
 
     def equivalent(self) -> tuple[StationaryMatchingInstance, FixedPriority]:
-        """Two types per supplier type, TOP and BOTTOM, each arriving at half the rate; the lists go through TOP first."""
-        instance, lists, n = self.instance, self.lists_, self.instance.n_suppliers
+        """Two types per supplier type on a list, TOP and BOTTOM, each arriving at half the rate; lists go through TOP first."""
+        instance, lists = self.instance, self.lists_
+        listed = [row[:length] for row, length in zip(lists.order, lists.length)]
+        matched = np.unique(np.concatenate([*listed, [0]]))  # the others change nothing; one type at least
+        n, place = len(matched), np.searchsorted(matched, np.arange(instance.n_suppliers))
         split = StationaryMatchingInstance(
-            name=instance.name,
-            supplier_rates=np.tile(instance.supplier_rates / 2, 2),
-            departure_rates=np.tile(instance.departure_rates, 2),
+            name=f"{instance.name[:80]} with marks",
+            supplier_rates=np.tile(instance.supplier_rates[matched] / 2, 2),
+            departure_rates=np.tile(instance.departure_rates[matched], 2),
             customer_rates=instance.customer_rates,
-            rewards=np.tile(instance.rewards, (2, 1)),
+            rewards=np.tile(instance.rewards[matched], (2, 1)),
         )
         order = np.zeros((len(lists.order), 2 * n), np.int64)
-        for row, top, length in zip(order, lists.order, lists.length):
-            row[: 2 * length] = np.concatenate([top[:length], top[:length] + n])
+        for row, types in zip(order, listed):
+            row[: 2 * len(types)] = np.concatenate([place[types], place[types] + n])
         return split, FixedPriority(Preferences(order, 2 * lists.length, np.ones(order.shape))).fit(split)

@@ -258,7 +258,7 @@ def solve(instance: Rates, form: Form, kind: str) -> _Solution:
     if form.singletons:
         beta += [[j, [i], held.column_multipliers[y_columns[i, j]] / scale[i]] for i, j in y]
     return _Solution(
-        held.value * unit,
+        held.value * unit + 0.0,  # never -0.0
         feasible * gamma,
         price * unit,
         [[i, j, unit * float(waiting[i, j])] for i, j in np.argwhere(waiting).tolist()],
