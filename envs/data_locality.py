@@ -36,8 +36,9 @@ from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.data_locality import CATALOGUE
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.data_locality_view import draw
-from matchgym.envs.locality_instances import HASHED, LISTED, RING, DataLocalityInstance, draw_graph, has_edge
-from matchgym.envs.rng import INVERSION_LIMIT, exponential, poisson, uniform
+from matchgym.envs.locality_instances import HASHED, RING, DataLocalityInstance, draw_graph
+from matchgym.envs.locality_servers import candidate_kernel, candidates_kernel, look_kernel, member_kernel, type_kernel
+from matchgym.envs.rng import exponential, uniform
 from matchgym.envs.slotted_queues import split_kernel
 
 LONGEST_RELAXATION = 0.99  # load from which the time to settle is not estimated any higher
@@ -128,6 +129,13 @@ def state(instance: DataLocalityInstance, batch: int) -> State:
 @kernel
 def reset_kernel(params, state, b):
     """Independent servers, empty or with the initial law of their type; then the first task."""
+    fill_kernel(params, state, b)
+    next_task_kernel(params, state, b)
+
+
+@outlined_kernel
+def fill_kernel(params, state, b):
+    """The start, before any task arrives."""
     split_kernel(state.world, b, state.stream)
     split_kernel(state.service, b, state.stream)
     state.elapsed_time[b] = state.total_reward[b] = 0.0
@@ -140,7 +148,6 @@ def reset_kernel(params, state, b):
             state.servers[b, 2 * j], state.servers[b, 2 * j + 1] = length, 0.0
             state.tasks[b] += length
             state.overall[b, cell_kernel(params, m, length)] += 1
-    next_task_kernel(params, state, b)
 
 
 @outlined_kernel
@@ -159,15 +166,6 @@ def start_kernel(params, state, b, m):
 def cell_kernel(params, m, length):
     """Where servers of type m with so many tasks are counted."""
     return m * params.n_levels + min(np.int64(length), params.n_levels - 1)
-
-
-@kernel
-def type_kernel(group_ends, index):
-    """The type of a server or dispatcher, by where the types end."""
-    kind = 0
-    for k in range(1, len(group_ends) - 1):
-        kind += index >= group_ends[k]
-    return kind
 
 
 @kernel
@@ -235,54 +233,6 @@ def class_kernel(params, state, b, action):
     raise RuntimeError("the counts of the local occupancy are wrong")
 
 
-@kernel
-def candidates_kernel(params, i, k):
-    """Places among which the servers of dispatcher i stand."""
-    if params.kind == LISTED:
-        return params.starts[i + 1] - params.starts[i]
-    if params.kind == HASHED:
-        return params.server_ends[-1]
-    count = 0
-    for m in range(params.widths.shape[1]):
-        count += params.widths[k, m]
-    return count
-
-
-@kernel
-def candidate_kernel(params, i, k, place):
-    """The server of dispatcher i, of type k, at a place; -1 if none stands there."""
-    if params.kind == LISTED:
-        return params.members[np.uint64(params.starts[np.uint64(i)] + place)]
-    n = params.server_ends[-1]
-    if params.kind == HASHED:
-        level = params.levels[k, type_kernel(params.server_ends, place)]
-        return place if level > 0 and has_edge(params.word[0, 0], n, i, place, level) else -1
-    m = 0
-    while place >= params.widths[k, m]:
-        place -= params.widths[k, m]
-        m += 1
-    start = params.server_ends[m]
-    size = params.server_ends[m + 1] - start
-    if params.widths[k, m] == size:
-        return start + place
-    if len(params.members) > 1:
-        place = params.members[k * n + start + place]
-    first, dispatchers = i - params.dispatcher_ends[k], params.dispatcher_ends[k + 1] - params.dispatcher_ends[k]
-    begin = first * size // dispatchers if dispatchers < size else first % size
-    return start + (begin + place) % size
-
-
-@kernel
-def member_kernel(params, stream, b, i, k):
-    """A uniform server of dispatcher i."""
-    n = params.server_ends[-1] if params.is_complete else candidates_kernel(params, i, k)
-    while True:
-        place = int(uniform(stream, b) * n)
-        j = place if params.is_complete else candidate_kernel(params, i, k, place)
-        if j >= 0:
-            return j
-
-
 @outlined_kernel
 def next_task_kernel(params, state, b):
     """Let time pass until the next task arrives, and show it its servers; returns the tasks' time, if events are simulated."""
@@ -291,6 +241,13 @@ def next_task_kernel(params, state, b):
         state.elapsed_time[b] += exponential(state.world, b) / params.total_rate
     else:
         integral = events_kernel(params, state, b)
+    arrive_kernel(params, state, b)
+    return integral
+
+
+@outlined_kernel
+def arrive_kernel(params, state, b):
+    """A task arrives at a uniform dispatcher and sees its servers."""
     i = int(uniform(state.world, b) * params.dispatcher_ends[-1])
     k = type_kernel(params.dispatcher_ends, i)
     state.dispatcher[b], state.dispatcher_type[b] = i, k
@@ -298,7 +255,6 @@ def next_task_kernel(params, state, b):
         sample_kernel(params, state, b, i, k)
     if params.sees_local:
         local_kernel(params, state, b, i, k)
-    return integral
 
 
 @outlined_kernel
@@ -345,38 +301,6 @@ def sample_kernel(params, state, b, i, k):
         for s in range(size):
             j = state.sampled[b, s]
             look_kernel(params, state, b, j, type_kernel(params.server_ends, j))
-
-
-@kernel
-def look_kernel(params, state, b, j, m):
-    """Bring server j of type m up to date."""
-    place, now = 2 * np.uint64(j), state.elapsed_time[b]
-    length = state.servers[b, place]
-    if length > 0.0:
-        mean = params.service_rates[m] * (now - state.servers[b, place + np.uint64(1)])
-        state.servers[b, place] = length - departures_kernel(state.service, b, mean, length)
-    state.servers[b, place + np.uint64(1)] = now
-
-
-@kernel
-def departures_kernel(stream, b, mean, most):
-    """min(most, Poisson(mean))."""
-    if mean >= INVERSION_LIMIT:
-        return min(most, float(poisson(stream, b, mean)))
-    left, mass, count = uniform(stream, b), math.exp(-mean), 0.0
-    while left >= mass and count < most:
-        left -= mass
-        count += 1.0
-        mass *= mean / count
-    return count
-
-
-@outlined_kernel
-def look_at_all_kernel(params, state, b):
-    """Bring every server up to date."""
-    for m in range(len(params.service_rates)):
-        for j in range(params.server_ends[m], params.server_ends[m + 1]):
-            look_kernel(params, state, b, j, m)
 
 
 @outlined_kernel
