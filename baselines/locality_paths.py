@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.envs.compile import kernel, opener, pack, specialise, views
-from matchgym.envs.data_locality import Params, State, arrive_kernel, fill_kernel, params, state
+from matchgym.envs.data_locality import Params, State, fill_kernel, next_task_kernel, params, state
 from matchgym.envs.locality_instances import DataLocalityInstance
 from matchgym.envs.locality_servers import look_at_all_kernel, type_kernel
-from matchgym.envs.rng import exponential, seed_words
+from matchgym.envs.rng import seed_words
 
 
 @kernel
@@ -40,18 +40,18 @@ def count_kernel(params, state, b, queues, tasks):
 def _path(params_buffer, state_buffer, times, queues, tasks):  # type: ignore[no-untyped-def]
     params, state = open_params(params_buffer), open_state(state_buffer)  # type: ignore[name-defined]  # noqa: F821
     fill_kernel(params, state, 0)
-    done, now = 0, 0.0
+    done = 0
     while True:
-        now += exponential(state.world, 0) / params.total_rate
-        while times[done] < now:
+        arrival = state.elapsed_time[0] + state.gap[0]
+        while times[done] < arrival:
             state.elapsed_time[0] = times[done]
             look_at_all_kernel(params, state, 0)
             count_kernel(params, state, 0, queues[done], tasks[done])
             done += 1
             if done == len(times):
                 return
-        state.elapsed_time[0] = now
-        arrive_kernel(params, state, 0)
+        state.gap[0] = arrival - state.elapsed_time[0]
+        next_task_kernel(params, state, 0)
         state.servers[0, 2 * shortest_kernel(state, 0)] += 1.0
 
 

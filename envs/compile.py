@@ -20,6 +20,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types as numba_types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -139,6 +140,33 @@ def _as_table(context, block, shape):
         return table._getvalue()
 
     return table_type(block, shape), generate
+
+
+@intrinsic
+def _prefetch(context, table, row, column):
+    """Compiled as an instruction that the processor may ignore."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        columns = cgutils.unpack_tuple(builder, array.shape)[1]
+        place = builder.add(builder.mul(arguments[1], columns), arguments[2])
+        address = builder.bitcast(builder.gep(array.data, [place]), cgutils.voidptr_t)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, cgutils.int32_t, cgutils.int32_t, cgutils.int32_t])
+        name = "llvm.prefetch.p0" if str(cgutils.voidptr_t) == "ptr" else "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        is_written, keep, is_data = (ir.Constant(cgutils.int32_t, value) for value in (1, 3, 1))
+        builder.call(function, [address, is_written, keep, is_data])
+        return context.get_dummy_value()
+
+    return numba_types.void(table, numba_types.int64, numba_types.int64), generate
+
+
+def _no_prefetch(table: Any, row: int, column: int) -> None:
+    """The same without compilation: nothing."""
+
+
+# Fetch an entry of a table into the cache, for a later kernel that would have to wait for it.
+prefetch = _no_prefetch if numba.config.DISABLE_JIT else _prefetch
 
 
 def opener(record_type: type) -> Any:

@@ -34,7 +34,18 @@ import numpy as np
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.data_locality import CATALOGUE
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
+from matchgym.envs.compile import (
+    Integer,
+    Integers,
+    IntegerTable,
+    Real,
+    Reals,
+    RealTable,
+    WordTable,
+    kernel,
+    outlined_kernel,
+    prefetch,
+)
 from matchgym.envs.data_locality_view import draw
 from matchgym.envs.locality_instances import HASHED, RING, DataLocalityInstance, draw_graph
 from matchgym.envs.locality_servers import candidate_kernel, candidates_kernel, look_kernel, member_kernel, type_kernel
@@ -74,6 +85,10 @@ class State(NamedTuple):
     servers: RealTable  # (B, 2 N) for each server its tasks and the time they were counted
     sampled: IntegerTable  # (B, d) servers drawn for the waiting task
     n_sampled: Integers  # (B,) d or 1
+    ahead: IntegerTable  # (B, d) servers drawn for the task after it, if looks suffice
+    n_ahead: Integers  # (B,) d or 1
+    gap: Reals  # (B,) time between the two
+    dispatcher_ahead: Integers  # (B,)
     dispatcher: Integers  # (B,) of the waiting task
     dispatcher_type: Integers  # (B,)
     local: IntegerTable  # (B, M L) compatible servers by type and tasks, the last level open
@@ -112,13 +127,18 @@ def params(instance: DataLocalityInstance, action: str, reward: str, occupancy: 
 def state(instance: DataLocalityInstance, batch: int) -> State:
     """Zeroed rows."""
     cells = instance.n_types * max(OPTIONS["levels"])
-    integers = ("n_sampled", "dispatcher", "dispatcher_type", "is_current", "tasks", "invalid_actions", "decisions")
+    integers = (
+        "n_sampled", "n_ahead", "dispatcher", "dispatcher_ahead", "dispatcher_type", "is_current", "tasks", "invalid_actions",
+        "decisions",
+    )  # fmt: skip
     fields: dict[str, Any] = {name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "service")}
     fields |= {name: np.zeros(batch, np.int64) for name in integers}
     return State(
         **fields,
         servers=np.zeros((batch, 2 * instance.n_servers)),
         sampled=np.zeros((batch, instance.choices), np.int64),
+        ahead=np.zeros((batch, instance.choices), np.int64),
+        gap=np.zeros(batch),
         local=np.zeros((batch, cells), np.int64),
         overall=np.zeros((batch, cells), np.int64),
         elapsed_time=np.zeros(batch),
@@ -135,7 +155,7 @@ def reset_kernel(params, state, b):
 
 @outlined_kernel
 def fill_kernel(params, state, b):
-    """The start, before any task arrives."""
+    """The start, with the first task drawn but not yet there."""
     split_kernel(state.world, b, state.stream)
     split_kernel(state.service, b, state.stream)
     state.elapsed_time[b] = state.total_reward[b] = 0.0
@@ -148,6 +168,7 @@ def fill_kernel(params, state, b):
             state.servers[b, 2 * j], state.servers[b, 2 * j + 1] = length, 0.0
             state.tasks[b] += length
             state.overall[b, cell_kernel(params, m, length)] += 1
+    draw_kernel(params, state, b)
 
 
 @outlined_kernel
@@ -233,28 +254,54 @@ def class_kernel(params, state, b, action):
     raise RuntimeError("the counts of the local occupancy are wrong")
 
 
-@outlined_kernel
+@kernel
 def next_task_kernel(params, state, b):
     """Let time pass until the next task arrives, and show it its servers; returns the tasks' time, if events are simulated."""
     integral = 0.0
     if params.is_by_look:
-        state.elapsed_time[b] += exponential(state.world, b) / params.total_rate
+        state.elapsed_time[b] += state.gap[b]
     else:
         integral = events_kernel(params, state, b)
-    arrive_kernel(params, state, b)
+    state.dispatcher[b], state.n_sampled[b] = state.dispatcher_ahead[b], state.n_ahead[b]
+    state.dispatcher_type[b] = type_kernel(params.dispatcher_ends, state.dispatcher[b])
+    for s in range(state.n_sampled[b]):
+        state.sampled[b, s] = state.ahead[b, s]
+    draw_kernel(params, state, b)
+    if params.is_by_look:
+        for s in range(state.n_sampled[b]):
+            j = state.sampled[b, s]
+            look_kernel(params, state, b, j, type_kernel(params.server_ends, j))
+    if params.sees_local:
+        local_kernel(params, state, b, state.dispatcher[b], state.dispatcher_type[b])
     return integral
 
 
-@outlined_kernel
-def arrive_kernel(params, state, b):
-    """A task arrives at a uniform dispatcher and sees its servers."""
+@kernel
+def draw_kernel(params, state, b):
+    """Draw the task after the waiting one: a uniform dispatcher and d of its servers, or one if it has fewer.
+
+    Drawn one task early, the servers are in the cache when they are looked at; a million of them do not fit.
+    """
+    if params.is_by_look:
+        state.gap[b] = exponential(state.world, b) / params.total_rate
     i = int(uniform(state.world, b) * params.dispatcher_ends[-1])
-    k = type_kernel(params.dispatcher_ends, i)
-    state.dispatcher[b], state.dispatcher_type[b] = i, k
-    if not params.is_by_class:
-        sample_kernel(params, state, b, i, k)
-    if params.sees_local:
-        local_kernel(params, state, b, i, k)
+    state.dispatcher_ahead[b] = i
+    if params.is_by_class:
+        return
+    k, size = type_kernel(params.dispatcher_ends, i), params.choices
+    if not params.is_complete or params.server_ends[-1] < size:
+        has_few = params.kind != HASHED and candidates_kernel(params, i, k) < size
+        size = 1 if has_few else size
+    state.n_ahead[b] = size
+    for s in range(size):
+        is_new = False
+        while not is_new:
+            j = member_kernel(params, state.world, b, i, k)
+            is_new = True
+            for before in range(s):
+                is_new &= state.ahead[b, before] != j
+        state.ahead[b, s] = j
+        prefetch(state.servers, b, 2 * j)
 
 
 @outlined_kernel
@@ -279,28 +326,6 @@ def events_kernel(params, state, b):
             state.overall[b, cell_kernel(params, m, length)] -= 1
             state.overall[b, cell_kernel(params, m, length - 1.0)] += 1
             state.tasks[b] -= 1
-
-
-@outlined_kernel
-def sample_kernel(params, state, b, i, k):
-    """Draw d different servers of dispatcher i, or one if it has fewer, and bring them up to date."""
-    size = params.choices
-    if not params.is_complete or params.server_ends[-1] < size:
-        has_few = params.kind != HASHED and candidates_kernel(params, i, k) < size
-        size = 1 if has_few else size
-    state.n_sampled[b] = size
-    for s in range(size):
-        is_new = False
-        while not is_new:
-            j = member_kernel(params, state.world, b, i, k)
-            is_new = True
-            for before in range(s):
-                is_new &= state.sampled[b, before] != j
-        state.sampled[b, s] = j
-    if params.is_by_look:
-        for s in range(size):
-            j = state.sampled[b, s]
-            look_kernel(params, state, b, j, type_kernel(params.server_ends, j))
 
 
 @outlined_kernel
