@@ -37,8 +37,8 @@ def count_kernel(params, state, b, queues, tasks):
             queues[m, level] += 1.0
 
 
-def _path(params_buffer, state_buffer, times, queues, tasks):  # type: ignore[no-untyped-def]
-    params, state = open_params(params_buffer), open_state(state_buffer)  # type: ignore[name-defined]  # noqa: F821
+def _path(params_buffer, state_buffer, times, queues, tasks):
+    params, state = open_params(params_buffer), open_state(state_buffer)  # noqa: F821
     fill_kernel(params, state, 0)
     done = 0
     while True:
