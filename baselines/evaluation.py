@@ -21,7 +21,6 @@ from matchgym.envs.instance import InputError, Instance, is_count, shorten
 from matchgym.envs.registry import Entry, find
 
 BATCHES = 10  # per replication, for the cross-check by batch means; fewer if there are fewer decisions
-WARMUP, DECISIONS = 2_000, 20_000  # of a replication of a task that goes on for ever, unless it settles more slowly
 LONGEST_WARMUP = 1_000_000  # by default, however slowly the task settles
 CHUNK = 2_000_000  # decisions between two calls of the progress callback
 
@@ -114,12 +113,12 @@ def check_counts(replications: int, seed: int) -> None:
 def run_length(model: Model, instance: Any, warmup: int | None, decisions: int | None) -> tuple[int, int]:
     """Decisions of a replication that are skipped and counted; checked, and filled in where None.
 
-    An episode is counted from its start, without warm-up; a task that goes on for ever has WARMUP and DECISIONS, or the
-    model's `settling` time for a warm-up, if that is longer (up to LONGEST_WARMUP), and as many decisions at least.
+    An episode is counted from its start, without warm-up; a task that goes on for ever has the model's `run`, or its
+    `settling` time for a warm-up, if that is longer (up to LONGEST_WARMUP), and as many decisions at least.
     """
     longest = 10**12 if model.episode is None else model.episode(instance)
     settling = 0 if model.settling is None else min(LONGEST_WARMUP, math.ceil(model.settling(instance)))
-    default = (max(WARMUP, settling), max(DECISIONS, settling)) if model.episode is None else (0, longest)
+    default = (max(model.run[0], settling), max(model.run[1], settling)) if model.episode is None else (0, longest)
     for name, value, low in (("warmup", warmup, 0), ("decisions", decisions, BATCHES if model.episode is None else 1)):
         if value is not None and (not is_count(value, low) or value > longest):
             raise InputError(f"{name} must be an integer from {low} to {longest}, not {shorten(value)}.")

@@ -141,7 +141,9 @@ def evaluate(
     warmup: Annotated[
         int | None, typer.Option(help="Decisions skipped in each replication; 2000 or more, or 0 of an episode.")
     ] = None,
-    decisions: Annotated[int | None, typer.Option(help="Decisions counted; 20000 or more, or the whole episode.")] = None,
+    decisions: Annotated[
+        int | None, typer.Option(help="Decisions counted; 20000 or more (designs: 500), or an episode.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Replication b is seeded with SEED + b.")] = 0,
     exact: Annotated[bool, typer.Option("--exact", help="Solve the policy's Markov chain instead (small instances).")] = False,
     short: Short = None,

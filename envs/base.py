@@ -52,6 +52,7 @@ class Model:
     rates: Mapping[str, str] = field(default_factory=dict)
     # (instance) -> decisions after which a start is forgotten, for the default warm-up of evaluations; None: not known
     settling: Callable[[Any], float] | None = None
+    run: tuple[int, int] = (2_000, 20_000)  # decisions that evaluations skip and count, unless the task settles more slowly
     has_idle: bool = True  # whether the last Discrete action changes nothing; if not, what is not valid is left to chance
     takes_rows: bool = False  # whether step_kernel takes a row (1,) of numbers where the action space is Discrete, too
     episode: Callable[[Any], int] | None = None  # (instance) -> decisions of an episode; None: the task goes on for ever

@@ -348,6 +348,7 @@ MODEL = Model(
     evaluation_options={},
     draw=draw,
     settling=settling,
+    run=(50, 500),
     **Model.loops(
         __file__,
         info=("elapsed_time", "total_reward", "invalid_actions", "rho", "rerouted"),
