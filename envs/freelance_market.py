@@ -1,0 +1,650 @@
+"""Freelance markets (Chatterjee, Varshney and Vishwanath, "Work Capacity of Freelance Markets").
+
+L categories of agents bring hours of S skills; jobs of N types need some. Time passes in epochs. A job of type j consists of a
+(j, s)-task for each skill s of which it needs hours. Jobs are decomposable (their tasks may be done in different epochs) or not,
+and flexible (spread over categories) or not: the classes FD, FND, ID, IND of Section II.
+
+    lambda_j -> arrival_means[j]     r_js -> job_hours[j, s]     mu^l_i -> availability_means[l][i]     h^l_is -> agent_hours[l][i, s]
+    A_j(t) -> arrivals     U^l_i(t) -> agents     H_ls = sum_i U^l_i h^l_is -> hours     Q_j, Q_js or Q^l_js -> queue
+
+An epoch:
+
+1. Arrivals. A(t), observed before the decision, is accepted or declined, and joins the queues; with pools, every category has
+   queues of its own, and the action routes each job to one.
+2. Allocation. Of Q + A and within the hours of the agents U(t), also observed before, the request of the action is granted as far
+   as feasible: entry by entry in index order (or in the order of its priorities), each min(request, what waits, the most that
+   fits beside what is granted). A feasible request is granted in full. The rest is cut, and reported.
+3. Split. Every task's hours are found a category; within a category, agents (see `freelance_split`).
+4. Completion. Tasks granted leave. Of decomposable jobs, the first to come are done first in every skill, so that max_s Q_js jobs
+   are incomplete. Unused hours are lost.
+5. The next epoch's arrivals and agents are drawn.
+
+Arrivals and agents have a stream of their own, so that two policies under one seed meet the same market.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from matchgym.envs.base import Env, Model, VectorEnv
+from matchgym.envs.catalogues.freelance_market import CATALOGUE
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
+from matchgym.envs.freelance_instances import BINOMIAL, LAWS, POISSON, FreelanceMarketInstance
+from matchgym.envs.freelance_market_view import draw
+from matchgym.envs.freelance_split import room_kernel, split_hours_kernel, take_kernel
+from matchgym.envs.instance import InputError
+from matchgym.envs.packing import most
+from matchgym.envs.rng import binomial, poisson, uniform
+from matchgym.envs.slotted_queues import split_kernel
+
+MODES = ("request", "priority", "order")  # of the option `action`
+REQUEST, PRIORITY, ORDER = range(len(MODES))
+ADMISSIONS = ("all", "common", "per-type")  # of the option `admission`
+ALL, COMMON, PER_TYPE = range(len(ADMISSIONS))
+LARGEST_REQUEST = float(2**24)  # up to which 32-bit numbers count
+
+
+class Params(NamedTuple):
+    arrival_means: Reals  # (N,)
+    arrival_trials: Integers  # (N,)
+    arrival_levels: Reals  # (K,) cumulative probabilities of a finite law
+    arrival_counts: IntegerTable  # (K, N)
+    pattern: Reals  # (P,)
+    agent_means: Reals  # (M,)
+    agent_trials: Integers  # (M,)
+    agent_levels: Reals  # (K',)
+    agent_counts: IntegerTable  # (K', M)
+    agent_category: Integers  # (M,)
+    agent_hours: RealTable  # (M, S)
+    job_hours: RealTable  # (N, S)
+    allowed: IntegerTable  # (N, L)
+    signature: Integers  # (N,) N(j) as bits
+    sets: Integers  # (R,) sets of categories that limit a flexible market
+    group: Integers  # (N,) types with the same N(j) are one group
+    group_set: Integers  # (G,) their N(j)
+    initial_jobs: Integers  # (N,)
+    holding_cost: Real
+    decline_cost: Real
+    n_categories: Integer
+    arrival_law: Integer
+    agent_law: Integer
+    is_decomposable: Integer
+    is_flexible: Integer
+    is_pooled: Integer
+    mode: Integer
+    admission: Integer
+
+
+class State(NamedTuple):
+    stream: WordTable  # (B, 4) starts the others
+    world: WordTable  # (B, 4) arrivals and agents
+    choice: WordTable  # (B, 4) acceptance
+    elapsed_time: Integers  # (B,) epochs completed
+    queue: IntegerTable  # (B, D) (N,) or (N, S), with pools (L, N) or (L, N, S)
+    arrivals: IntegerTable  # (B, N)
+    agents: IntegerTable  # (B, M)
+    hours: RealTable  # (B, L S)
+    allocation: IntegerTable  # (B, E) granted in the last epoch, entry by entry of the request
+    used: RealTable  # (B, L S) hours used in the last epoch
+    jobs: IntegerTable  # (B, N) waiting jobs
+    backlog: Integers  # (B,) their number
+    completed: Integers  # (B,) jobs since the reset
+    declined: Integers  # (B,) jobs since the reset
+    cut: Reals  # (B,) tasks (or jobs that are not decomposable) requested in the last epoch and not granted
+    total_cut: Reals  # (B,) the same since the reset
+    total_reward: Reals  # (B,)
+    invalid_actions: Integers  # (B,)
+    backlog_sum: Integers  # (B,) sum over epochs of the waiting jobs after the epoch
+    backlog_moment: Integers  # (B,) the same, times the number of the epoch
+    supply: RealTable  # (B, R S) hours of a set of categories
+    granted: RealTable  # (B, R S) hours granted to the types inside a set
+    demand: RealTable  # (B, G S) hours granted to a group
+    place: IntegerTable  # (1, E) scratch, shared by all rows, like the following
+    score: RealTable  # (1, E)
+    flow: RealTable  # (1, G L)
+    left: RealTable  # (1, L)
+    parent: IntegerTable  # (1, L)
+    mover: IntegerTable  # (1, L)
+    line: IntegerTable  # (1, L)
+
+
+def is_pooled(instance: FreelanceMarketInstance, pools: bool) -> bool:
+    """Whether every category has queues of its own: always for ID; InputError where jobs may be spread."""
+    if pools and instance.flexible:
+        raise InputError("pools=True needs an inflexible market; leave it out, or set flexible to false.")
+    return pools or instance.kind == "ID"
+
+
+def n_entries(instance: FreelanceMarketInstance) -> int:
+    """Entries of a request: (N,) FND, (N, S) FD, (L, N) IND, (L, N, S) ID."""
+    per_type = instance.n_skills if instance.decomposable else 1
+    return instance.n_types * per_type * (1 if instance.flexible else instance.n_categories)
+
+
+def _law(instance: FreelanceMarketInstance, side: str) -> tuple[int, Any, Any]:
+    """Number of the law, cumulative probabilities (K,) and outcomes (K, n) if it has any."""
+    found, law = instance.outcomes(side), LAWS.index(getattr(instance, f"{side}_law"))
+    if found is None:
+        size = instance.n_types if side == "arrival" else len(instance.agent_category)
+        return law, np.ones(1), np.zeros((1, size), np.int64)
+    return law, np.cumsum(found.probabilities), found.counts
+
+
+def params(instance: FreelanceMarketInstance, action: str = "request", pools: bool = False, admission: str = "all") -> Params:
+    """The numbers that the kernels read."""
+    arrival_law, arrival_levels, arrival_counts = _law(instance, "arrival")
+    agent_law, agent_levels, agent_counts = _law(instance, "availability")
+    group_set, group = np.unique(instance.signatures, return_inverse=True)
+    return Params(
+        arrival_means=instance.arrival_means,
+        arrival_trials=instance.trials("arrival"),
+        arrival_levels=arrival_levels,
+        arrival_counts=arrival_counts,
+        pattern=np.ones(1) if instance.arrival_pattern is None else instance.arrival_pattern,
+        agent_means=np.concatenate(instance.availability_means),
+        agent_trials=instance.trials("availability"),
+        agent_levels=agent_levels,
+        agent_counts=agent_counts,
+        agent_category=instance.agent_category,
+        agent_hours=instance.hours,
+        job_hours=instance.job_hours,
+        allowed=np.asarray(instance.compatible),
+        signature=instance.signatures,
+        sets=instance.category_sets if instance.flexible else np.zeros(1, np.int64),
+        group=group.ravel(),
+        group_set=group_set,
+        initial_jobs=np.zeros(instance.n_types) if instance.initial_jobs is None else instance.initial_jobs,
+        holding_cost=instance.holding_cost,
+        decline_cost=instance.decline_cost,
+        n_categories=instance.n_categories,
+        arrival_law=arrival_law,
+        agent_law=agent_law,
+        is_decomposable=int(instance.decomposable),
+        is_flexible=int(instance.flexible),
+        is_pooled=int(is_pooled(instance, pools)),
+        mode=MODES.index(action),
+        admission=ADMISSIONS.index(admission),
+    )
+
+
+def state(instance: FreelanceMarketInstance, batch: int) -> State:
+    """Zeroed rows; the queues have room for pools wherever there may be any."""
+    n, size, skills, entries = instance.n_types, instance.n_categories, instance.n_skills, n_entries(instance)
+    sets, groups = len(instance.category_sets) if instance.flexible else 1, len(np.unique(instance.signatures))
+    integers = {"queue": entries, "arrivals": n, "agents": len(instance.agent_category), "allocation": entries, "jobs": n}
+    reals = {"hours": size * skills, "used": size * skills, "supply": sets * skills, "granted": sets * skills}
+    reals["demand"] = groups * skills
+    counts = ("elapsed_time", "backlog", "completed", "declined", "invalid_actions", "backlog_sum", "backlog_moment")
+    fields: dict[str, Any] = {name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "choice")}
+    fields |= {name: np.zeros((batch, width), np.int64) for name, width in integers.items()}
+    fields |= {name: np.zeros((batch, width)) for name, width in reals.items()}
+    fields |= {name: np.zeros(batch, np.int64) for name in counts}
+    fields |= {name: np.zeros(batch) for name in ("cut", "total_cut", "total_reward")}
+    fields |= {name: np.zeros((1, size), np.int64) for name in ("parent", "mover", "line")}
+    return State(
+        **fields,
+        place=np.zeros((1, entries), np.int64),
+        score=np.zeros((1, entries)),
+        flow=np.zeros((1, groups * size)),
+        left=np.zeros((1, size)),
+    )
+
+
+@kernel
+def width_kernel(params):
+    """Queues of a job type in a pool: one, or one per skill."""
+    return params.job_hours.shape[1] if params.is_decomposable else 1
+
+
+@kernel
+def queue_size(params):
+    """Entries of the queue that are in use."""
+    pools = params.n_categories if params.is_pooled else 1
+    return pools * len(params.arrival_means) * width_kernel(params)
+
+
+@kernel
+def reset_kernel(params, state, b):
+    """The initial jobs wait (in the first pool that may serve them); then the first epoch's arrivals and agents are drawn."""
+    split_kernel(state.world, b, state.stream)
+    split_kernel(state.choice, b, state.stream)
+    for d in range(state.queue.shape[1]):
+        state.queue[b, d] = state.allocation[b, d % state.allocation.shape[1]] = 0
+    for j in range(len(params.initial_jobs)):
+        join_kernel(params, state, b, first_category(params, j), j, params.initial_jobs[j])
+    for k in range(state.used.shape[1]):
+        state.used[b, k] = 0.0
+    state.elapsed_time[b] = state.completed[b] = state.declined[b] = state.invalid_actions[b] = 0
+    state.backlog_sum[b] = state.backlog_moment[b] = 0
+    state.cut[b] = state.total_cut[b] = state.total_reward[b] = 0.0
+    count_kernel(params, state, b)
+    world_kernel(params, state, b)
+
+
+@kernel
+def first_category(params, j):
+    """The first category that may serve type j; 0 if none may."""
+    for l in range(params.n_categories):
+        if params.allowed[j, l]:
+            return l
+    return 0
+
+
+@kernel
+def join_kernel(params, state, b, l, j, count):
+    """Jobs of a type join the queues, those of category l with pools."""
+    n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
+    start = ((l * n if params.is_pooled else 0) + j) * width
+    if params.is_decomposable:
+        for s in range(skills):
+            if params.job_hours[j, s] > 0.0:
+                state.queue[b, start + s] += count
+    else:
+        state.queue[b, start] += count
+
+
+@kernel
+def waiting_kernel(params, state, b, l, j):
+    """Incomplete jobs of type j, those of category l with pools: of decomposable jobs the longest queue of tasks."""
+    n, width = len(params.arrival_means), width_kernel(params)
+    start, longest = ((l * n if params.is_pooled else 0) + j) * width, 0
+    for s in range(width):
+        longest = max(longest, state.queue[b, start + s])
+    return longest
+
+
+@outlined_kernel
+def count_kernel(params, state, b):
+    """Count the waiting jobs."""
+    total = 0
+    for j in range(len(params.arrival_means)):
+        state.jobs[b, j] = 0
+        for l in range(params.n_categories if params.is_pooled else 1):
+            state.jobs[b, j] += waiting_kernel(params, state, b, l, j)
+        total += state.jobs[b, j]
+    state.backlog[b] = total
+
+
+@outlined_kernel
+def draw_kernel(stream, b, law, mean, trials, factor):
+    """A Poisson or binomial count."""
+    if mean * factor <= 0.0:
+        return 0
+    if law == POISSON:
+        return int(poisson(stream, b, mean * factor))
+    return int(binomial(stream, b, trials, mean * factor / trials))
+
+
+@kernel
+def outcome_kernel(stream, b, levels):
+    """The index of an outcome; a certain one needs no number."""
+    k = 0
+    if len(levels) > 1:
+        level = uniform(stream, b)
+        while k < len(levels) - 1 and level >= levels[k]:
+            k += 1
+    return k
+
+
+@outlined_kernel
+def world_kernel(params, state, b):
+    """Draw the arrivals and the agents of the epoch that begins."""
+    skills = params.job_hours.shape[1]
+    if params.arrival_law <= BINOMIAL:
+        factor = params.pattern[state.elapsed_time[b] % len(params.pattern)]
+        for j in range(len(params.arrival_means)):
+            mean, trials = params.arrival_means[j], params.arrival_trials[j]
+            state.arrivals[b, j] = draw_kernel(state.world, b, params.arrival_law, mean, trials, factor)
+    else:
+        k = outcome_kernel(state.world, b, params.arrival_levels)
+        for j in range(len(params.arrival_means)):
+            state.arrivals[b, j] = params.arrival_counts[k, j]
+    if params.agent_law <= BINOMIAL:
+        for i in range(len(params.agent_means)):
+            mean, trials = params.agent_means[i], params.agent_trials[i]
+            state.agents[b, i] = draw_kernel(state.world, b, params.agent_law, mean, trials, 1.0)
+    else:
+        k = outcome_kernel(state.world, b, params.agent_levels)
+        for i in range(len(params.agent_means)):
+            state.agents[b, i] = params.agent_counts[k, i]
+    for k in range(state.hours.shape[1]):
+        state.hours[b, k] = 0.0
+    for i in range(len(params.agent_means)):
+        if state.agents[b, i] > 0:
+            for s in range(skills):
+                state.hours[b, params.agent_category[i] * skills + s] += state.agents[b, i] * params.agent_hours[i, s]
+
+
+@kernel
+def step_kernel(params, state, b, action):
+    """Returns (reward, terminated). The action is a row of numbers, see `action_layout`."""
+    n = len(params.arrival_means)
+    before = state.backlog[b]
+
+    # Arrivals.
+    start, accepted = 0, 0
+    if params.admission != ALL:
+        start = 1 if params.admission == COMMON else n
+    routes = params.n_categories * n if params.is_pooled and params.mode == REQUEST else 0
+    for j in range(n):
+        count = accept_kernel(params, state, b, j, action)
+        accepted += count
+        if not params.is_pooled:
+            join_kernel(params, state, b, 0, j, count)
+        elif params.mode == REQUEST:
+            route_kernel(params, state, b, j, count, action[start : start + routes])
+        else:
+            balance_kernel(params, state, b, j, count)
+
+    # Allocation.
+    clear_kernel(params, state, b)
+    if params.mode == REQUEST:
+        request_kernel(params, state, b, action[start + routes :])
+    else:
+        priority_kernel(params, state, b, action[start:])
+
+    # Split.
+    if params.is_flexible:
+        for s in range(params.job_hours.shape[1]):
+            if not split_hours_kernel(params, state, b, s):
+                raise RuntimeError("a granted allocation has no split among the categories; please report this")
+
+    # Completion.
+    count_kernel(params, state, b)
+    completed = before + accepted - state.backlog[b]
+    state.completed[b] += completed
+    state.backlog_sum[b] += state.backlog[b]
+    state.backlog_moment[b] += state.backlog[b] * state.elapsed_time[b]
+    offered = 0
+    for j in range(n):
+        offered += state.arrivals[b, j]
+    declined = offered - accepted
+    state.declined[b] += declined
+    reward = completed - params.holding_cost * state.backlog[b] - params.decline_cost * declined
+    state.total_reward[b] += reward
+
+    # The next epoch.
+    state.elapsed_time[b] += 1
+    world_kernel(params, state, b)
+    return reward, False
+
+
+@outlined_kernel
+def accept_kernel(params, state, b, j, action):
+    """Arrivals of type j that are accepted: each with the probability that the action gives."""
+    count = state.arrivals[b, j]
+    if params.admission == ALL:
+        return count
+    p = float(action[0 if params.admission == COMMON else j])
+    if not 0.0 <= p <= 1.0:
+        if j == 0 or params.admission == PER_TYPE:
+            state.invalid_actions[b] += 1
+        return count
+    if p == 0.0 or p == 1.0:
+        return count if p == 1.0 else 0
+    return int(binomial(state.choice, b, count, p))
+
+
+@outlined_kernel
+def route_kernel(params, state, b, j, count, routes):
+    """Send the accepted jobs of type j to pools: as the action says if its integers add up, else in proportion to it.
+
+    Proportional shares are rounded by largest remainder, the lowest index first; without any weight they are even.
+    """
+    n, size = len(params.arrival_means), params.n_categories
+    total, is_exact, share = 0.0, True, state.left[0]
+    for l in range(size):
+        weight = float(routes[l * n + j])
+        if not 0.0 <= weight < np.inf:
+            state.invalid_actions[b] += 1
+            weight = 0.0
+        share[l] = weight if params.allowed[j, l] else 0.0
+        total += share[l]
+        is_exact = is_exact and share[l] == np.floor(share[l])
+    if is_exact and total == count:
+        for l in range(size):
+            join_kernel(params, state, b, l, j, int(share[l]))
+        return
+    if total <= 0.0:
+        for l in range(size):
+            share[l] = params.allowed[j, l]
+            total += share[l]
+    if total <= 0.0:  # no category may serve the type: its jobs wait for ever
+        join_kernel(params, state, b, 0, j, count)
+        return
+    sent = 0
+    for l in range(size):
+        whole = int(np.floor(count * (share[l] / total)))
+        share[l] = count * (share[l] / total) - whole if share[l] > 0.0 else -1.0
+        sent += whole
+        join_kernel(params, state, b, l, j, whole)
+    while sent < count:
+        best = 0
+        for l in range(size):
+            if share[l] > share[best]:
+                best = l
+        join_kernel(params, state, b, best, j, 1)
+        share[best] = max(share[best] - 1.0, -0.5)
+        sent += 1
+
+
+@outlined_kernel
+def balance_kernel(params, state, b, j, count):
+    """Every job of type j joins the pool with the fewest of its type, the lowest index among equals (Algorithm 5)."""
+    for _ in range(count):
+        best, least = first_category(params, j), -1
+        for l in range(params.n_categories):
+            if params.allowed[j, l]:
+                ahead = waiting_kernel(params, state, b, l, j)
+                if least < 0 or ahead < least:
+                    best, least = l, ahead
+        join_kernel(params, state, b, best, j, 1)
+
+
+@outlined_kernel
+def clear_kernel(params, state, b):
+    """Nothing is granted yet."""
+    skills = params.job_hours.shape[1]
+    for e in range(state.allocation.shape[1]):
+        state.allocation[b, e] = 0
+    for k in range(state.used.shape[1]):
+        state.used[b, k] = 0.0
+    if params.is_flexible:
+        for k in range(len(params.sets)):
+            for s in range(skills):
+                state.granted[b, k * skills + s] = state.supply[b, k * skills + s] = 0.0
+                for l in range(params.n_categories):
+                    if params.sets[k] >> l & 1:
+                        state.supply[b, k * skills + s] += state.hours[b, l * skills + s]
+        for k in range(state.demand.shape[1]):
+            state.demand[b, k] = 0.0
+
+
+@outlined_kernel
+def grant_kernel(params, state, b, e, wanted):
+    """Grant entry e of a request as far as it waits and fits; returns how much."""
+    n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
+    s, j, l = e % width, e // width % n, e // (width * n)
+    d = ((l * n if params.is_pooled else 0) + j) * width + s
+    count = min(wanted, float(state.queue[b, d]))
+    first, last = (s, s + 1) if params.is_decomposable else (0, skills)
+    if not params.is_flexible and not params.allowed[j, l]:
+        count = 0.0
+    for each in range(first, last):
+        hours = params.job_hours[j, each]
+        if hours > 0.0 and count > 0.0:
+            if params.is_flexible:
+                count = min(count, room_kernel(params, state, b, j, each))
+            else:
+                count = min(count, most(state.hours[b, l * skills + each], hours, state.used[b, l * skills + each]))
+    if count <= 0.0:
+        return 0.0
+    for each in range(first, last):
+        hours = params.job_hours[j, each]
+        if hours > 0.0:
+            if params.is_flexible:
+                take_kernel(params, state, b, j, each, count)
+                state.demand[b, params.group[j] * skills + each] += count * hours
+            else:
+                state.used[b, l * skills + each] += count * hours
+    state.queue[b, d] -= int(count)
+    state.allocation[b, e] += int(count)
+    return count
+
+
+@outlined_kernel
+def request_kernel(params, state, b, request):
+    """Grant a request in index order."""
+    cut = 0.0
+    for e in range(state.allocation.shape[1]):
+        wanted = float(request[e])
+        if not 0.0 <= wanted < np.inf:
+            state.invalid_actions[b] += 1
+        elif wanted > 0.0:
+            wanted = np.floor(wanted + 1e-9)
+            cut += wanted - grant_kernel(params, state, b, e, wanted)
+    state.cut[b] = cut
+    state.total_cut[b] += cut
+
+
+@outlined_kernel
+def priority_kernel(params, state, b, values):
+    """Grant everything that waits and fits, entry by entry: the largest priority, or the lowest rank, first."""
+    entries = state.allocation.shape[1]
+    place, score = state.place[0], state.score[0]
+    for e in range(entries):
+        value = float(values[e])
+        place[e], score[e] = e, value if params.mode == PRIORITY else -value
+        low, high = (-1.0, 1.0) if params.mode == PRIORITY else (0.0, entries - 1.0)
+        if not low <= value <= high:
+            state.invalid_actions[b] += 1
+            score[e] = -np.inf
+    gap = entries // 2
+    while gap > 0:  # Shell's sort
+        for k in range(gap, entries):
+            e, hole = place[k], k
+            while hole >= gap:
+                other = place[hole - gap]
+                if score[other] > score[e] or (score[other] == score[e] and other < e):
+                    break
+                place[hole] = other
+                hole -= gap
+            place[hole] = e
+        gap //= 2
+    for k in range(entries):
+        grant_kernel(params, state, b, place[k], np.inf)
+    state.cut[b] = 0.0
+
+
+@kernel
+def observe_kernel(params, state, b, out):
+    """The parts named by `layout`, one after the other."""
+    size, start = queue_size(params), 0
+    for d in range(size):
+        out[d] = state.queue[b, d]
+    start = size
+    for j in range(state.arrivals.shape[1]):
+        out[start + j] = state.arrivals[b, j]
+    start += state.arrivals.shape[1]
+    for i in range(state.agents.shape[1]):
+        out[start + i] = state.agents[b, i]
+    start += state.agents.shape[1]
+    for k in range(state.hours.shape[1]):
+        out[start + k] = state.hours[b, k]
+
+
+@kernel
+def mask_kernel(params, state, b, out):
+    """Every rank is valid for every entry; a Box has no mask."""
+    out[:] = True
+
+
+def layout(instance: FreelanceMarketInstance, options: Mapping[str, Any]) -> dict[str, slice]:
+    """Named slices of the observation."""
+    pools = instance.n_categories if is_pooled(instance, options["pools"]) else 1
+    width = instance.n_skills if instance.decomposable else 1
+    sizes = {
+        "queue": pools * instance.n_types * width,
+        "arrivals": instance.n_types,
+        "agents": len(instance.agent_category),
+        "hours": instance.n_categories * instance.n_skills,
+    }
+    return _slices(sizes)
+
+
+def action_layout(instance: FreelanceMarketInstance, options: Mapping[str, Any]) -> dict[str, slice]:
+    """Named slices of the action."""
+    sizes = {} if options["admission"] == "all" else {"accept": 1 if options["admission"] == "common" else instance.n_types}
+    if options["action"] == "request" and is_pooled(instance, options["pools"]):
+        sizes["route"] = instance.n_categories * instance.n_types
+    return _slices(sizes | {options["action"]: n_entries(instance)})
+
+
+def _slices(sizes: Mapping[str, int]) -> dict[str, slice]:
+    ends = np.cumsum(list(sizes.values())).tolist()
+    return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends)}
+
+
+def action_space(instance: FreelanceMarketInstance, options: Mapping[str, Any]) -> gym.Space[Any]:
+    """A row of numbers, or of ranks."""
+    parts = action_layout(instance, options)
+    if options["action"] == "order":
+        if "accept" in parts:
+            raise InputError('admission needs action "request" or "priority"; ranks have no place for a probability.')
+        return gym.spaces.MultiDiscrete(np.full(n_entries(instance), n_entries(instance)))
+    size = max(part.stop for part in parts.values())
+    low, high = np.zeros(size, np.float32), np.full(size, LARGEST_REQUEST, np.float32)
+    if "accept" in parts:
+        high[parts["accept"]] = 1.0
+    if options["action"] == "priority":
+        low[parts["priority"]], high[parts["priority"]] = -1.0, 1.0
+    return gym.spaces.Box(low, high, dtype=np.float32)
+
+
+MODEL = Model(
+    instance_type=FreelanceMarketInstance,
+    catalogue=CATALOGUE,
+    params=params,
+    state=state,
+    layout=layout,
+    action_space=action_space,
+    options={"action": MODES, "pools": (False, True), "admission": ADMISSIONS},
+    evaluation_options={},
+    draw=draw,
+    rates={"completed": "completed", "declined": "declined", "backlog": "backlog_sum", "cut": "total_cut"},
+    trends={"backlog_slope": ("backlog_sum", "backlog_moment")},
+    **Model.loops(
+        __file__,
+        info=(
+            "elapsed_time", "total_reward", "completed", "declined", "backlog", "cut", "total_cut", "invalid_actions",
+        ),
+        Params=Params,
+        State=State,
+        reset_kernel=reset_kernel,
+        step_kernel=step_kernel,
+        observe_kernel=observe_kernel,
+        mask_kernel=mask_kernel,
+    ),
+)  # fmt: skip
+
+
+class FreelanceMarketEnv(Env):
+    """x
+
+    """
+
+    model = MODEL
+
+    def __init__(self, instance: Any = "crowd-24-fnd", render_mode: str | None = None, **options: Any) -> None:
+        super().__init__(instance, render_mode, **options)
+
+
+class FreelanceMarketVectorEnv(VectorEnv):
+    """`num_envs` rows of FreelanceMarket-v0; see `FreelanceMarketEnv`."""
+
+    model = MODEL
+
+    def __init__(self, instance: Any = "crowd-24-fnd", num_envs: int = 1, **arguments: Any) -> None:
+        super().__init__(instance, num_envs, **arguments)

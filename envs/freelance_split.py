@@ -1,0 +1,146 @@
+"""Who does what: requested allocations cut to what is feasible, and the split of every task among categories and agents.
+
+An allocation `a` of a flexible market is feasible if and only if for each skill and each set K of categories the types inside K,
+N(j) within K, need no more hours than K has (Hall's condition; `FreelanceMarketInstance.category_sets` are the K that matter). An
+inflexible one has its own hours in each category. Inside a category the tasks of a skill are laid end to end, and so are the hours
+of the agents: each agent does what lies opposite (the north-west corner), which fits because only the number of tasks is integral.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matchgym.envs.compile import outlined_kernel
+from matchgym.envs.freelance_instances import FreelanceMarketInstance
+from matchgym.envs.packing import FEASIBLE, most
+
+TINY = 1e-3  # of what hours may be exceeded by: less is not worth moving
+
+
+@outlined_kernel
+def room_kernel(params, state, b, j, s):
+    """The most (j, s)-tasks that still fit into a flexible market, beside those granted."""
+    skills, free = params.job_hours.shape[1], np.inf
+    for k in range(len(params.sets)):
+        if params.signature[j] & ~params.sets[k] == 0:
+            place = k * skills + s
+            free = min(free, most(state.supply[b, place], params.job_hours[j, s], state.granted[b, place]))
+    return free
+
+
+@outlined_kernel
+def take_kernel(params, state, b, j, s, count):
+    """Grant (j, s)-tasks in a flexible market."""
+    skills = params.job_hours.shape[1]
+    for k in range(len(params.sets)):
+        if params.signature[j] & ~params.sets[k] == 0:
+            state.granted[b, k * skills + s] += count * params.job_hours[j, s]
+
+
+@outlined_kernel
+def split_hours_kernel(params, state, b, s):
+    """Split the granted hours of a skill among the categories; returns whether all of them found a place.
+
+    Types with the same N(j) are one group. Hours go to the group's first category with hours left; when there is none, along a
+    shortest path of categories on which other groups make room.
+    """
+    size, skills = params.n_categories, params.job_hours.shape[1]
+    groups = len(params.group_set)
+    flow, left, parent, mover, queue = state.flow[0], state.left[0], state.parent[0], state.mover[0], state.line[0]
+    slack = FEASIBLE
+    for l in range(size):
+        left[l] = state.hours[b, l * skills + s]
+        slack += FEASIBLE * left[l]
+    for k in range(groups * size):
+        flow[k] = 0.0
+    for g in range(groups):
+        need = state.demand[b, g * skills + s]
+        while need > slack:
+            # Breadth first over categories, from those of the group to one with hours left.
+            head = tail = 0
+            end = -1
+            for l in range(size):
+                parent[l] = -2
+                if params.group_set[g] >> l & 1:
+                    parent[l], mover[l] = -1, g
+                    queue[tail] = l
+                    tail += 1
+            while head < tail and end < 0:
+                l = queue[head]
+                head += 1
+                if left[l] > TINY * slack:
+                    end = l
+                    break
+                for other in range(groups):
+                    if flow[other * size + l] > TINY * slack:
+                        for into in range(size):
+                            if parent[into] == -2 and params.group_set[other] >> into & 1:
+                                parent[into], mover[into] = l, other
+                                queue[tail] = into
+                                tail += 1
+            if end < 0:
+                return need <= 4.0 * slack
+            amount, l = min(need, left[end]), end
+            while parent[l] >= 0:
+                amount = min(amount, flow[mover[l] * size + parent[l]])
+                l = parent[l]
+            left[end] -= amount
+            l = end
+            while True:
+                flow[mover[l] * size + l] += amount
+                if parent[l] < 0:
+                    break
+                flow[mover[l] * size + parent[l]] -= amount
+                l = parent[l]
+            need -= amount
+    for l in range(size):
+        state.used[b, l * skills + s] = max(0.0, state.hours[b, l * skills + s] - left[l])
+    return True
+
+
+class Work(NamedTuple):
+    """A part of a task, done by one agent."""
+
+    category: int
+    agent_type: int  # within its category
+    agent: int  # from 0, among those of its type that are there
+    job_type: int
+    task: int  # from 0, among the tasks of this type and skill that are granted
+    skill: int
+    hours: float
+
+
+def realise(instance: FreelanceMarketInstance, split: NDArray[np.float64], availability: Any) -> list[Work]:
+    """The work of every agent.
+
+    Parameters
+    ----------
+    instance : the market.
+    split : z (L, N, S), the number of tasks, also fractional, of each type and skill that each category takes.
+    availability : per category, the number of agents of each type (M_l,).
+
+    Raises
+    ------
+    ValueError if a category is given more hours than it has.
+    """
+    work: list[Work] = []
+    size, n, skills = split.shape
+    done = np.zeros((n, skills))  # the line of tasks of a type and skill that earlier categories have taken
+    for l in range(size):
+        agents = [(i, k) for i, count in enumerate(availability[l]) for k in range(int(count))]
+        for s in range(skills):
+            place, left = 0, instance.agent_hours[l][agents[0][0], s] if agents else 0.0
+            for j in range(n):
+                need, r = split[l, j, s] * instance.job_hours[j, s], instance.job_hours[j, s]
+                while need > FEASIBLE * (1 + r):
+                    while place < len(agents) and left <= FEASIBLE:
+                        place += 1
+                        left = instance.agent_hours[l][agents[place][0], s] if place < len(agents) else 0.0
+                    if place >= len(agents):
+                        raise ValueError(f"category {l} is given more hours of skill {s} than it has, by {need:g}.")
+                    task = int(np.floor(done[j, s] + FEASIBLE))
+                    part = min(need, left, (task + 1 - done[j, s]) * r)
+                    work.append(Work(l, *agents[place], j, task, s, float(part)))
+                    need, left, done[j, s] = need - part, left - part, done[j, s] + part / r
+    return work
