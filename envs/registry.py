@@ -38,6 +38,7 @@ ENTRIES = (
     Entry("MatchingQueues-v0", "matching_queues", "arXiv:2501.08775", 1000),
     Entry("CongestionLearning-v0", "congestion_learning", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
     Entry("FloatingClients-v0", "floating_clients", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
+    Entry("FreelanceMarket-v0", "freelance_market", "Chatterjee, Varshney, Vishwanath: Work Capacity of Freelance Markets", 1000),
 )  # fmt: skip
 
 REGISTRY = {entry.id: entry for entry in ENTRIES}
