@@ -100,7 +100,9 @@ def evaluate(
         sums = roll_out(policy, entry, loaded, *size, deterministic, progress, counts_of)
     values = loaded.objective_scale * sums.sum(1) / decisions
     batches = loaded.objective_scale * sums / np.diff(_batch_edges(decisions))
-    rates = {name: t_interval(loaded.objective_scale * counts_of[count] / decisions) for name, count in entry.model.rates.items()}
+    rates = {
+        name: t_interval(loaded.objective_scale * counts_of[count] / decisions) for name, count in entry.model.rates.items()
+    }
     trends = {
         name: t_interval(loaded.objective_scale * slopes(counts_of[first], counts_of[second], warmup, decisions))
         for name, (first, second) in entry.model.trends.items()

@@ -25,6 +25,7 @@ from matchgym.envs.rng import seed_words
 
 ORDERS, PREFERENCES = ("random", "index"), ("low", "high", "random")
 POOLS = {"pools": True}
+NODES = 300  # relaxations of one MaxWeight programme in a simulation
 SEARCH = 20_000  # relaxations before `maxweight` turns to the mixed-integer solver
 MOST_CELLS = 10**8  # of the table of a knapsack
 
@@ -102,7 +103,7 @@ def hours_of(instance: FreelanceMarketInstance, availability: Any) -> NDArray[np
     sizes = [len(each) for each in instance.availability_means]
     if not isinstance(availability, list | tuple | np.ndarray) or len(availability) != len(sizes):
         raise InputError(f"availability must be a list of counts for each of the {len(sizes)} categories.")
-    counts = [as_counts(f"availability[{l}]", each, (size,)) for l, (each, size) in enumerate(zip(availability, sizes))]
+    counts = [as_counts(f"availability[{l}]", each, (size,)) for c, (each, size) in enumerate(zip(availability, sizes))]
     return np.array([count @ brought for count, brought in zip(counts, instance.agent_hours)])
 
 
@@ -168,6 +169,7 @@ class FreelancePolicy(CompiledPolicy):
     scheme: int = rules.CHANCE
     nu: float = 0.0
     is_capped: bool = False
+    nodes: int = NODES
     is_random_order: bool = True
     preference: int = rules.ANY
 
@@ -210,6 +212,7 @@ class FreelancePolicy(CompiledPolicy):
             routing=self.routing,
             scheme=self.scheme,
             is_capped=int(self.is_capped),
+            nodes=self.nodes,
             is_random_order=int(self.is_random_order),
             preference=self.preference,
         )
@@ -312,7 +315,9 @@ class NaiveJobsPick(FreelancePolicy):
 
     def check(self, instance: FreelanceMarketInstance, has_pools: bool) -> None:
         if has_pools:
-            raise InputError("policy naive-jobs-pick lets jobs choose among categories, which class ID ties them to; choose another.")
+            raise InputError(
+                "policy naive-jobs-pick lets jobs choose among categories, which class ID ties them to; choose another."
+            )
 
 
 class AdmissionMaxWeight(MaxWeightILP):
@@ -352,14 +357,21 @@ class OneCategoryPolicy(Policy):
         return np.array([seed_words((seed + b, 1)) for b in range(batch)])
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False, action_masks: Any = None
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        action_masks: Any = None,
     ) -> tuple[NDArray[np.float64], Any]:
         if not hasattr(self, "instance"):
             raise InputError(f"{type(self).__name__} must be fitted to an instance first; call fit(instance).")
         obs, loaded = np.atleast_2d(np.asarray(observation, np.float32)), self.instance
         parts = MODEL.layout(loaded, MODEL.check_options({}))
         if obs.shape[1:] != (parts["hours"].stop,) or np.isnan(obs).any():
-            raise InputError(f"observation must be numbers of shape (B, {parts['hours'].stop}), not {shorten(obs.shape)} or NaN.")
+            raise InputError(
+                f"observation must be numbers of shape (B, {parts['hours'].stop}), not {shorten(obs.shape)} or NaN."
+            )
         stream = self.start(len(obs), int(np.random.SeedSequence().entropy) % 2**62) if state is None else state.copy()  # type: ignore[arg-type,operator]
         width = loaded.n_skills if loaded.decomposable else 1
         needs = loaded.needs if loaded.decomposable else np.ones((loaded.n_types, 1), bool)
@@ -371,7 +383,12 @@ class OneCategoryPolicy(Policy):
         return (actions if np.ndim(observation) == 2 else actions[0]), stream
 
     def decide(
-        self, queue: NDArray[np.int64], waiting: NDArray[np.int64], agents: NDArray[np.int64], stream: NDArray[np.uint64], b: int
+        self,
+        queue: NDArray[np.int64],
+        waiting: NDArray[np.int64],
+        agents: NDArray[np.int64],
+        stream: NDArray[np.uint64],
+        b: int,
     ) -> NDArray[np.int64]:
         """The request, (N, S) if decomposable, else (N, 1); `queue` is Q, `waiting` Q + A."""
         raise NotImplementedError

@@ -18,7 +18,6 @@ ALL, PRESSURE_CENTRAL, PRESSURE_POOLS, PRESSURE_PRINTED = range(4)  # admissions
 EVEN, LEAST_TASKS, FILLING = range(3)  # routings
 MAXWEIGHT, RELAXED, GREEDY_JOB, NAIVE, CHANCE = range(5)  # schemes
 LOW, HIGH, ANY = range(3)  # categories that a naive job prefers
-NODES = 1_000_000  # relaxations of one exact programme
 
 
 class Knobs(NamedTuple):
@@ -45,6 +44,7 @@ class Knobs(NamedTuple):
     routing: Integer
     scheme: Integer
     is_capped: Integer
+    nodes: Integer  # relaxations of a MaxWeight programme
     is_random_order: Integer  # of naive jobs
     preference: Integer  # of naive jobs
 
@@ -75,15 +75,15 @@ def width_of(knobs):
 
 
 @kernel
-def queue_at(knobs, l, j):
+def queue_at(knobs, c, j):
     """Where the queues of type j begin, those of category l with pools."""
-    return ((l * len(knobs.n_tasks) if knobs.is_pooled else 0) + j) * width_of(knobs)
+    return ((c * len(knobs.n_tasks) if knobs.is_pooled else 0) + j) * width_of(knobs)
 
 
 @kernel
-def tasks_at(knobs, queue, l, j):
+def tasks_at(knobs, queue, c, j):
     """sum_s Q_js over the tasks of type j (in category l with pools)."""
-    start, total = queue_at(knobs, l, j), 0.0
+    start, total = queue_at(knobs, c, j), 0.0
     if not knobs.is_decomposable:
         return knobs.n_tasks[j] * float(queue[start])
     for s in range(knobs.job_hours.shape[1]):
@@ -92,18 +92,18 @@ def tasks_at(knobs, queue, l, j):
 
 
 @kernel
-def jobs_at(knobs, queue, l, j):
+def jobs_at(knobs, queue, c, j):
     """Incomplete jobs of type j (in category l with pools)."""
-    start, longest = queue_at(knobs, l, j), 0.0
+    start, longest = queue_at(knobs, c, j), 0.0
     for s in range(width_of(knobs)):
         longest = max(longest, float(queue[start + s]))
     return longest
 
 
 @kernel
-def join(knobs, queue, l, j, count):
+def join(knobs, queue, c, j, count):
     """Jobs of type j join the queues."""
-    start = queue_at(knobs, l, j)
+    start = queue_at(knobs, c, j)
     for s in range(width_of(knobs)):
         if not knobs.is_decomposable or knobs.job_hours[j, s] > 0.0:
             queue[start + s] += count
@@ -126,16 +126,16 @@ def pressure(knobs, obs, arrivals):
             for s in range(skills):
                 if knobs.job_hours[j, s] > 0.0:
                     least = np.inf
-                    for l in range(knobs.n_categories):
-                        if knobs.allowed[j, l]:
-                            place = queue_at(knobs, l, j) + (s if knobs.is_decomposable else 0)
+                    for c in range(knobs.n_categories):
+                        if knobs.allowed[j, c]:
+                            place = queue_at(knobs, c, j) + (s if knobs.is_decomposable else 0)
                             least = min(least, float(obs[place]))
                     tasks += least if least < np.inf else 0.0
         else:
             least = np.inf
-            for l in range(knobs.n_categories):
-                if knobs.allowed[j, l]:
-                    least = min(least, tasks_at(knobs, obs, l, j))
+            for c in range(knobs.n_categories):
+                if knobs.allowed[j, c]:
+                    least = min(least, tasks_at(knobs, obs, c, j))
             tasks = least if least < np.inf else 0.0
         total += arrivals[j] * tasks
     return total
@@ -150,35 +150,35 @@ def route(knobs, memory, b, obs, arrivals, start):
         if knobs.routing == FILLING:
             for _ in range(int(count)):
                 best, least = -1, np.inf
-                for l in range(size):
-                    if knobs.allowed[j, l] and jobs_at(knobs, waiting, l, j) < least:
-                        best, least = l, jobs_at(knobs, waiting, l, j)
+                for c in range(size):
+                    if knobs.allowed[j, c] and jobs_at(knobs, waiting, c, j) < least:
+                        best, least = c, jobs_at(knobs, waiting, c, j)
                 if best >= 0:
                     join(knobs, waiting, best, j, 1.0)
                     memory.action[b, start + best * n + j] += 1.0
             continue
         least, tied = np.inf, 0
-        for l in range(size):
-            if knobs.allowed[j, l]:
-                tasks = tasks_at(knobs, obs, l, j) if knobs.routing == LEAST_TASKS else 0.0
+        for c in range(size):
+            if knobs.allowed[j, c]:
+                tasks = tasks_at(knobs, obs, c, j) if knobs.routing == LEAST_TASKS else 0.0
                 if tasks < least:
                     least, tied = tasks, 0
                 tied += tasks == least
         if tied == 0:
             continue
         share, rest = count // tied, count % tied
-        for l in range(size):
-            if knobs.allowed[j, l] and (knobs.routing != LEAST_TASKS or tasks_at(knobs, obs, l, j) == least):
+        for c in range(size):
+            if knobs.allowed[j, c] and (knobs.routing != LEAST_TASKS or tasks_at(knobs, obs, c, j) == least):
                 part = share + (rest > 0.0)
                 rest -= 1.0
-                join(knobs, waiting, l, j, part)
-                memory.action[b, start + l * n + j] = part
+                join(knobs, waiting, c, j, part)
+                memory.action[b, start + c * n + j] = part
 
 
 @kernel
-def column_of(knobs, c):
+def column_of(knobs, e):
     """Category, type and skill of a column."""
-    return knobs.columns[c, 0], knobs.columns[c, 1], knobs.columns[c, 2]
+    return knobs.columns[e, 0], knobs.columns[e, 1], knobs.columns[e, 2]
 
 
 @outlined_kernel
@@ -196,34 +196,32 @@ def maxweight(knobs, memory, b, obs, start):
         a = memory.matrix[0, : m * k].reshape((m, k))
         for i in range(m * k):
             memory.matrix[0, i] = knobs.rows[entry + i]
-        for c in range(k):
-            l, j, s = column_of(knobs, first + c)
-            place = queue_at(knobs, l, j) + s
+        for e in range(k):
+            c, j, s = column_of(knobs, first + e)
+            place = queue_at(knobs, c, j) + s
             each = waiting[place] if knobs.is_capped else float(obs[place])
-            weight[c] = each if knobs.is_decomposable else knobs.n_tasks[j] * each
-            cap[c] = waiting[place] if knobs.is_capped else np.inf
+            weight[e] = each if knobs.is_decomposable else knobs.n_tasks[j] * each
+            cap[e] = waiting[place] if knobs.is_capped else np.inf
         for i in range(m):
             some, s, queue = knobs.row[first_row + i, 0], knobs.row[first_row + i, 1], knobs.row[first_row + i, 2]
             limit[i] = 0.0
             if queue >= 0:
                 limit[i] = waiting[queue_at(knobs, 0, queue) + knobs.columns[first, 2]] if knobs.is_capped else 1e9
             else:
-                for l in range(knobs.n_categories):
-                    if some >> l & 1:
-                        limit[i] += memory.hours[0, l * knobs.job_hours.shape[1] + s]
+                for c in range(knobs.n_categories):
+                    if some >> c & 1:
+                        limit[i] += memory.hours[0, c * knobs.job_hours.shape[1] + s]
         if knobs.scheme == RELAXED:
-            for c in range(k):
-                best[c] = 0.0
-                if weight[c] <= 0.0:
-                    cap[c] = 0.0
+            for e in range(k):
+                best[e] = 0.0
+                if weight[e] <= 0.0:
+                    cap[e] = 0.0
             solve_relaxed(a, limit[:m], weight[:k], cap[:k], best[:k], memory.reals[0], memory.integers[0])
         else:
-            _, is_proved = branch(a, limit[:m], weight[:k], cap[:k], NODES, best[:k], memory.reals[0], memory.integers[0])
-            if not is_proved:
-                raise RuntimeError("an epoch's MaxWeight programme is too large to be solved exactly; use maxweight-lp")
-        for c in range(k):
-            l, j, s = column_of(knobs, first + c)
-            memory.action[b, start + ((0 if knobs.is_flexible else l * n) + j) * width + s] = best[c]
+            branch(a, limit[:m], weight[:k], cap[:k], knobs.nodes, best[:k], memory.reals[0], memory.integers[0])
+        for e in range(k):
+            c, j, s = column_of(knobs, first + e)
+            memory.action[b, start + ((0 if knobs.is_flexible else c * n) + j) * width + s] = best[e]
 
 
 @outlined_kernel
@@ -276,7 +274,7 @@ def find_in_tree(tree, n, level):
 
 
 @outlined_kernel
-def job_takes(knobs, memory, b, l, j):
+def job_takes(knobs, memory, b, c, j):
     """Whether a job of type j finds all its hours, which it then takes: in category l, or (l < 0) in a flexible market."""
     left, skills = memory.left[0], knobs.job_hours.shape[1]
     for pass_ in range(2):
@@ -284,10 +282,10 @@ def job_takes(knobs, memory, b, l, j):
             hours = knobs.job_hours[j, s]
             if hours <= 0.0:
                 continue
-            if l >= 0:
+            if c >= 0:
                 if pass_ == 1:
-                    left[l * skills + s] -= hours
-                elif left[l * skills + s] < hours - FEASIBLE * (1.0 + hours):
+                    left[c * skills + s] -= hours
+                elif left[c * skills + s] < hours - FEASIBLE * (1.0 + hours):
                     return False
                 continue
             for k in range(len(knobs.sets)):
@@ -304,26 +302,26 @@ def category_of(knobs, memory, b, j, rng):
     """A naive job's category in an inflexible market, whose hours it takes; -1 if none has room."""
     size, chosen, seen = knobs.n_categories, -1, 0.0
     for k in range(size):
-        l = size - 1 - k if knobs.preference == HIGH else k
-        if knobs.allowed[j, l] and has_room(knobs, memory, l, j):
+        c = size - 1 - k if knobs.preference == HIGH else k
+        if knobs.allowed[j, c] and has_room(knobs, memory, c, j):
             seen += 1.0
             if knobs.preference != ANY:
-                chosen = l
+                chosen = c
                 break
             if uniform(rng, b) * seen < 1.0:
-                chosen = l
+                chosen = c
     if chosen >= 0:
         job_takes(knobs, memory, b, chosen, j)
     return chosen
 
 
 @kernel
-def has_room(knobs, memory, l, j):
+def has_room(knobs, memory, c, j):
     """Whether category l has the hours of a job of type j."""
     skills, fits = knobs.job_hours.shape[1], True
     for s in range(skills):
         hours = knobs.job_hours[j, s]
-        fits = fits and not memory.left[0, l * skills + s] < hours - FEASIBLE * (1.0 + hours)
+        fits = fits and not memory.left[0, c * skills + s] < hours - FEASIBLE * (1.0 + hours)
     return fits
 
 
@@ -333,19 +331,19 @@ def spread(knobs, memory, b, j, rng):
     left, size, skills = memory.left[0], knobs.n_categories, knobs.job_hours.shape[1]
     for s in range(skills):
         total, hours = 0.0, knobs.job_hours[j, s]
-        for l in range(size):
-            if knobs.allowed[j, l]:
-                total += max(left[l * skills + s], 0.0)
+        for c in range(size):
+            if knobs.allowed[j, c]:
+                total += max(left[c * skills + s], 0.0)
         if total < hours - FEASIBLE * (1.0 + hours):
             return False
     shift = int(uniform(rng, b) * size) if knobs.preference == ANY else 0
     for s in range(skills):
         need = knobs.job_hours[j, s]
         for k in range(size):
-            l = size - 1 - k if knobs.preference == HIGH else (k + shift) % size
-            if knobs.allowed[j, l] and need > 0.0:
-                part = min(need, max(left[l * skills + s], 0.0))
-                left[l * skills + s] -= part
+            c = size - 1 - k if knobs.preference == HIGH else (k + shift) % size
+            if knobs.allowed[j, c] and need > 0.0:
+                part = min(need, max(left[c * skills + s], 0.0))
+                left[c * skills + s] -= part
                 need -= part
     return True
 
@@ -375,20 +373,20 @@ def pick_jobs(knobs, memory, b, pool, start, rng):
                 j += 1
         else:
             j = find_in_tree(tree, n, np.floor(uniform(rng, b) * total))
-        l = pool
+        c = pool
         if not is_naive:
             has_won = job_takes(knobs, memory, b, pool, j)
         elif knobs.is_flexible:
             has_won = spread(knobs, memory, b, j, rng)
         else:
-            l = category_of(knobs, memory, b, j, rng)
-            has_won = l >= 0
+            c = category_of(knobs, memory, b, j, rng)
+            has_won = c >= 0
         lost = 1.0 if has_won else counts[j]
         counts[j] -= lost
         lower_tree(tree, n, j, lost)
         total -= lost
         if has_won:
-            place = start + ((0 if knobs.is_flexible else l * n) + j) * width
+            place = start + ((0 if knobs.is_flexible else c * n) + j) * width
             for s in range(width):
                 if not knobs.is_decomposable or knobs.job_hours[j, s] > 0.0:
                     memory.action[b, place + s] += 1.0
@@ -409,9 +407,9 @@ def set_hours(knobs, memory, obs, agents_at):
         for k in range(len(knobs.sets)):
             for s in range(skills):
                 left[k * skills + s] = 0.0
-                for l in range(size):
-                    if knobs.sets[k] >> l & 1:
-                        left[k * skills + s] += hours[l * skills + s]
+                for c in range(size):
+                    if knobs.sets[k] >> c & 1:
+                        left[k * skills + s] += hours[c * skills + s]
     else:
         for k in range(size * skills):
             left[k] = hours[k]
@@ -455,10 +453,10 @@ def act_kernel(knobs, memory, b, obs, mask, rng):
         maxweight(knobs, memory, b, obs, start)
     elif knobs.scheme == CHANCE:
         for e in range(memory.action.shape[1] - start):
-            l, j, s = e // (width * n), e // width % n, e % width
-            memory.action[b, start + e] = np.floor(uniform(rng, b) * (waiting[queue_at(knobs, l, j) + s] + 1.0))
+            c, j, s = e // (width * n), e // width % n, e % width
+            memory.action[b, start + e] = np.floor(uniform(rng, b) * (waiting[queue_at(knobs, c, j) + s] + 1.0))
     elif knobs.is_pooled:
-        for l in range(size):
-            pick_jobs(knobs, memory, b, l, start, rng)
+        for c in range(size):
+            pick_jobs(knobs, memory, b, c, start, rng)
     else:
         pick_jobs(knobs, memory, b, -1 if size > 1 or knobs.is_flexible or knobs.scheme == NAIVE else 0, start, rng)

@@ -44,7 +44,7 @@ def blocks_of(instance: FreelanceMarketInstance, is_shared: bool = False) -> lis
         if instance.flexible:
             found.append(_block(instance, some, instance.category_sets.tolist(), None))
         else:
-            apart = [_block(instance, some, [1 << l], l) for l in range(instance.n_categories)]
+            apart = [_block(instance, some, [1 << c], c) for c in range(instance.n_categories)]
             found += [_joined(apart)] if is_shared and len(apart) > 1 else apart
     return [block for block in found if len(block.types)]
 
@@ -75,7 +75,9 @@ def _block(instance: FreelanceMarketInstance, skills: list[int], sets: list[int]
 
 def _joined(parts: list[Block]) -> Block:
     """Blocks of several categories side by side, with a row for every queue."""
-    categories, types, skills = (np.concatenate([getattr(part, name) for part in parts]) for name in ("categories", "types", "skills"))
+    categories, types, skills = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("categories", "types", "skills")
+    )
     queues = np.unique(types)
     rows = np.zeros((sum(len(part.rows) for part in parts) + len(queues), len(types)))
     top = left = 0

@@ -62,12 +62,12 @@ def parts_of(instance: FreelanceMarketInstance) -> list[tuple[Fraction, Block, l
     joined: dict[Any, Fraction] = {}
     for p, counts in zip(probabilities, outcomes.counts.tolist()):
         hours = [[Fraction(0)] * instance.n_skills for _ in range(instance.n_categories)]
-        for l, count, row in zip(category, counts, exact_hours):
+        for c, count, row in zip(category, counts, exact_hours):
             if count:
-                hours[l] = [have + count * more for have, more in zip(hours[l], row)]
+                hours[c] = [have + count * more for have, more in zip(hours[c], row)]
         for k, block in enumerate(blocks):
             limits = tuple(
-                sum((hours[l][s] for l in range(len(hours)) if some >> l & 1), Fraction(0))
+                sum((hours[c][s] for c in range(len(hours)) if some >> c & 1), Fraction(0))
                 for some, s in zip(block.row_set.tolist(), block.row_skill.tolist())
             )
             joined[k, limits] = joined.get((k, limits), Fraction(0)) + p / total
@@ -78,11 +78,11 @@ def parts_of(instance: FreelanceMarketInstance) -> list[tuple[Fraction, Block, l
 def _rows(instance: FreelanceMarketInstance) -> list[Key]:
     """The rows of the programme that points serve: (category or 0, type, skill or 0)."""
     keys = []
-    for l in range(instance.n_categories if instance.kind == "ID" else 1):
+    for c in range(instance.n_categories if instance.kind == "ID" else 1):
         for j in np.flatnonzero(instance.arrival_means > 0).tolist():
-            if instance.kind != "ID" or instance.allowed[j, l]:
+            if instance.kind != "ID" or instance.allowed[j, c]:
                 for s in np.flatnonzero(instance.needs[j]).tolist() if instance.decomposable else [0]:
-                    keys.append((l, j, s))
+                    keys.append((c, j, s))
     return keys
 
 
@@ -104,18 +104,18 @@ def capacity(instance: FreelanceMarketInstance) -> Bound:
     rows = []
     if instance.kind == "ID":
         sent: dict[tuple[int, int], Any] = {}
-        for l, j, _ in keys:
-            if (l, j) not in sent:
-                sent[l, j] = problem.add_variable(f"y_{l}_{j}", 0)
+        for c, j, _ in keys:
+            if (c, j) not in sent:
+                sent[c, j] = problem.add_variable(f"y_{l}_{j}", 0)
         for j in np.flatnonzero(instance.arrival_means > 0).tolist():
             terms = [(alpha, float(instance.arrival_means[j]) / job)]
             terms += [(each, -1.0) for (_, other), each in sent.items() if other == j]
             problem.addConstraint(pulp.LpAffineExpression(terms) <= 0, f"type_{j}")
-        for l, j, s in keys:
-            rows.append(pulp.LpAffineExpression([(sent[l, j], 1.0)]) <= 0)
+        for c, j, s in keys:
+            rows.append(pulp.LpAffineExpression([(sent[c, j], 1.0)]) <= 0)
             problem.addConstraint(rows[-1], f"task_{l}_{j}_{s}")
     else:
-        for l, j, s in keys:
+        for c, j, s in keys:
             rows.append(pulp.LpAffineExpression([(alpha, float(instance.arrival_means[j]) / job)]) <= 0)
             problem.addConstraint(rows[-1], f"task_{l}_{j}_{s}")
     shares, nothing = [], problem.add_variable("nothing", 0, 0)
@@ -139,9 +139,7 @@ def capacity(instance: FreelanceMarketInstance) -> Bound:
             if value > worth[k] + 1e-12:
                 gap += float(p) * (value - worth[k])
                 used = np.flatnonzero((point > 0) & (columns[k] >= 0))
-                held.add_column(
-                    0.0, np.append(served[columns[k][used]], shared[k]), np.append(-point[used] / job, 1.0)
-                )
+                held.add_column(0.0, np.append(served[columns[k][used]], shared[k]), np.append(-point[used] / job, 1.0))
         if gap <= CLOSE * max(held.value, 1e-3):
             break
         held.solve_again()
@@ -193,8 +191,8 @@ def prove_capacity(instance: FreelanceMarketInstance, certificate: dict[str, Any
         w = [whole[row] if row >= 0 else 0 for row in _columns(instance, block, row_of).tolist()]
         total += p * largest_value(block.rows.tolist(), limits, w, point, guide)
     paid, sums = Fraction(0), {}
-    for (l, j, _), w in zip(keys, whole):
-        sums[l, j] = sums.get((l, j), 0) + w
+    for (c, j, _), w in zip(keys, whole):
+        sums[c, j] = sums.get((c, j), 0) + w
     for j in np.flatnonzero(instance.arrival_means > 0).tolist():
         offers = [value for (_, other), value in sums.items() if other == j]
         if not offers:  # no category may serve the type
@@ -205,9 +203,7 @@ def prove_capacity(instance: FreelanceMarketInstance, certificate: dict[str, Any
     return Proof(upper=total / paid)
 
 
-def largest_value(
-    rows: list[list[float]], limits: list[Fraction], w: list[int], point: list[int], guide: list[float]
-) -> int:
+def largest_value(rows: list[list[float]], limits: list[Fraction], w: list[int], point: list[int], guide: list[float]) -> int:
     """max w.a over integers a >= 0 with rows a <= limits, or w.point if that is more: an upper bound in any case.
 
     Depth first over the columns, in whole numbers: what is left of the rows is worth at most y.left, y >= 0 being `guide` raised

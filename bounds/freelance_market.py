@@ -94,21 +94,21 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
         categories = np.flatnonzero(instance.allowed[j]).tolist()
         per_job = needs[j] * (job / hour)
         if not instance.flexible:
-            parts = [problem.add_variable(f"x_{l}_{j}", 0) for l in categories]
+            parts = [problem.add_variable(f"x_{l}_{j}", 0) for c in categories]
             row = pulp.LpAffineExpression([*((part, 1.0) for part in parts), (amount[j][0], -amount[j][1])])
             problem.addConstraint(row == 0, f"job_{j}")
         for s in np.flatnonzero(needs[j]).tolist():
             if instance.flexible:
-                parts = [problem.add_variable(f"y_{l}_{j}_{s}", 0) for l in categories]
+                parts = [problem.add_variable(f"y_{l}_{j}_{s}", 0) for c in categories]
                 row = pulp.LpAffineExpression([*((part, 1.0) for part in parts), (amount[j][0], -amount[j][1])])
                 problem.addConstraint(row == 0, f"task_{j}_{s}")
-            for l, part in zip(categories, parts):
-                flow[l, j, s] = (part, float(per_job[s]))
-                used.setdefault((l, s), []).append((part, float(per_job[s])))
+            for c, part in zip(categories, parts):
+                flow[c, j, s] = (part, float(per_job[s]))
+                used.setdefault((c, s), []).append((part, float(per_job[s])))
     rows = {}
-    for (l, s), terms in used.items():
-        rows[l, s] = pulp.LpAffineExpression(terms) <= float(means[l, s]) / hour
-        problem.addConstraint(rows[l, s], f"hours_{l}_{s}")
+    for (c, s), terms in used.items():
+        rows[c, s] = pulp.LpAffineExpression(terms) <= float(means[c, s]) / hour
+        problem.addConstraint(rows[c, s], f"hours_{l}_{s}")
     held = HeldProgramme(problem)
     x, y, prices = np.zeros(n), np.zeros((size, n, skills)), np.zeros((size, skills))
     for j in types:
@@ -246,7 +246,10 @@ class Stability:
         for each in self.bottleneck[:8]:
             place = ", ".join(map(str, each["categories"]))
             found.append(f"bottleneck: skill {each['skill']} in categories {place} ({each['share']:.1%} of the limit)")
-        found.append(f"job types that need it: {', '.join(map(str, self.job_types[:20]))}" + (", ..." if len(self.job_types) > 20 else ""))
+        found.append(
+            f"job types that need it: {', '.join(map(str, self.job_types[:20]))}"
+            + (", ..." if len(self.job_types) > 20 else "")
+        )
         return found
 
 
@@ -274,6 +277,4 @@ def stability(instance: Any) -> Stability:
             bottleneck.append({"skill": s, "categories": scarce.tolist(), "share": float(share[:, s].sum())})
     skills = [each["skill"] for each in bottleneck]
     types = np.flatnonzero((loaded.job_hours[:, skills] > 0).any(1) & (loaded.arrival_means > 0)).tolist()
-    return Stability(
-        loaded.name, loaded.kind, outer.certified_value, refused.certified_value, exact_load, bottleneck, types
-    )
+    return Stability(loaded.name, loaded.kind, outer.certified_value, refused.certified_value, exact_load, bottleneck, types)

@@ -127,7 +127,9 @@ class FreelanceMarketInstance(Instance):
 
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict()
-        return values | {field: [each.tolist() for each in getattr(self, field)] for field in ("availability_means", "agent_hours")}
+        return values | {
+            field: [each.tolist() for each in getattr(self, field)] for field in ("availability_means", "agent_hours")
+        }
 
     @property
     def n_types(self) -> int:
@@ -224,7 +226,9 @@ def _relation(value: Any, n: int, size: int) -> NDArray[np.int64]:
         given = np.ones((n, size), np.int64) if value is None else np.array(value, object)
     except ValueError:
         given = np.zeros(0)
-    if given.shape != (n, size) or not all(isinstance(x, bool | int | np.integer | np.bool_) and x in (0, 1) for x in given.flat):
+    if given.shape != (n, size) or not all(
+        isinstance(x, bool | int | np.integer | np.bool_) and x in (0, 1) for x in given.flat
+    ):
         raise InputError(f"compatible must be a table ({n}, {size}) of true and false, a row per job type.")
     table = given.astype(np.int64)
     table.setflags(write=False)
@@ -278,11 +282,15 @@ def read_counts(field: str, path: str | Path) -> list[list[int]]:
     if rows and not all(cell.strip().isdigit() for cell in rows[0]):
         rows = rows[1:]
     if not rows or not all(cell.strip().isdigit() for row in rows for cell in row):
-        raise InputError(f"{field}: {shorten_path(path)} must hold whole numbers >= 0, an epoch a row, after one header at most.")
+        raise InputError(
+            f"{field}: {shorten_path(path)} must hold whole numbers >= 0, an epoch a row, after one header at most."
+        )
     return [[int(cell) for cell in row] for row in rows]
 
 
-def with_data(values: dict[str, Any], arrivals: str | Path | None = None, availability: str | Path | None = None) -> dict[str, Any]:
+def with_data(
+    values: dict[str, Any], arrivals: str | Path | None = None, availability: str | Path | None = None
+) -> dict[str, Any]:
     """The JSON values of an instance whose arrivals or agents are drawn from the epochs of CSV files.
 
     Parameters
@@ -317,6 +325,8 @@ def with_data(values: dict[str, Any], arrivals: str | Path | None = None, availa
 def as_counts(field: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """An integer array of this shape with entries >= 0; InputError otherwise."""
     array = np.asarray(value, object)
-    if array.shape != shape or not all(is_count(each) or (isinstance(each, float) and each >= 0 and each == int(each)) for each in array.flat):
+    if array.shape != shape or not all(
+        is_count(each) or (isinstance(each, float) and each >= 0 and each == int(each)) for each in array.flat
+    ):
         raise InputError(f"{field} must be integers >= 0 of shape {shape}, not {shorten(value)}.")
     return array.astype(np.int64)

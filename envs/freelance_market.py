@@ -226,17 +226,17 @@ def reset_kernel(params, state, b):
 @kernel
 def first_category(params, j):
     """The first category that may serve type j; 0 if none may."""
-    for l in range(params.n_categories):
-        if params.allowed[j, l]:
-            return l
+    for c in range(params.n_categories):
+        if params.allowed[j, c]:
+            return c
     return 0
 
 
 @kernel
-def join_kernel(params, state, b, l, j, count):
+def join_kernel(params, state, b, c, j, count):
     """Jobs of a type join the queues, those of category l with pools."""
     n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
-    start = ((l * n if params.is_pooled else 0) + j) * width
+    start = ((c * n if params.is_pooled else 0) + j) * width
     if params.is_decomposable:
         for s in range(skills):
             if params.job_hours[j, s] > 0.0:
@@ -246,10 +246,10 @@ def join_kernel(params, state, b, l, j, count):
 
 
 @kernel
-def waiting_kernel(params, state, b, l, j):
+def waiting_kernel(params, state, b, c, j):
     """Incomplete jobs of type j, those of category l with pools: of decomposable jobs the longest queue of tasks."""
     n, width = len(params.arrival_means), width_kernel(params)
-    start, longest = ((l * n if params.is_pooled else 0) + j) * width, 0
+    start, longest = ((c * n if params.is_pooled else 0) + j) * width, 0
     for s in range(width):
         longest = max(longest, state.queue[b, start + s])
     return longest
@@ -261,8 +261,8 @@ def count_kernel(params, state, b):
     total = 0
     for j in range(len(params.arrival_means)):
         state.jobs[b, j] = 0
-        for l in range(params.n_categories if params.is_pooled else 1):
-            state.jobs[b, j] += waiting_kernel(params, state, b, l, j)
+        for c in range(params.n_categories if params.is_pooled else 1):
+            state.jobs[b, j] += waiting_kernel(params, state, b, c, j)
         total += state.jobs[b, j]
     state.backlog[b] = total
 
@@ -395,36 +395,36 @@ def route_kernel(params, state, b, j, count, routes):
     """
     n, size = len(params.arrival_means), params.n_categories
     total, is_exact, share = 0.0, True, state.left[0]
-    for l in range(size):
-        weight = float(routes[l * n + j])
+    for c in range(size):
+        weight = float(routes[c * n + j])
         if not 0.0 <= weight < np.inf:
             state.invalid_actions[b] += 1
             weight = 0.0
-        share[l] = weight if params.allowed[j, l] else 0.0
-        total += share[l]
-        is_exact = is_exact and share[l] == np.floor(share[l])
+        share[c] = weight if params.allowed[j, c] else 0.0
+        total += share[c]
+        is_exact = is_exact and share[c] == np.floor(share[c])
     if is_exact and total == count:
-        for l in range(size):
-            join_kernel(params, state, b, l, j, int(share[l]))
+        for c in range(size):
+            join_kernel(params, state, b, c, j, int(share[c]))
         return
     if total <= 0.0:
-        for l in range(size):
-            share[l] = params.allowed[j, l]
-            total += share[l]
+        for c in range(size):
+            share[c] = params.allowed[j, c]
+            total += share[c]
     if total <= 0.0:  # no category may serve the type: its jobs wait for ever
         join_kernel(params, state, b, 0, j, count)
         return
     sent = 0
-    for l in range(size):
-        whole = int(np.floor(count * (share[l] / total)))
-        share[l] = count * (share[l] / total) - whole if share[l] > 0.0 else -1.0
+    for c in range(size):
+        whole = int(np.floor(count * (share[c] / total)))
+        share[c] = count * (share[c] / total) - whole if share[c] > 0.0 else -1.0
         sent += whole
-        join_kernel(params, state, b, l, j, whole)
+        join_kernel(params, state, b, c, j, whole)
     while sent < count:
         best = 0
-        for l in range(size):
-            if share[l] > share[best]:
-                best = l
+        for c in range(size):
+            if share[c] > share[best]:
+                best = c
         join_kernel(params, state, b, best, j, 1)
         share[best] = max(share[best] - 1.0, -0.5)
         sent += 1
@@ -435,11 +435,11 @@ def balance_kernel(params, state, b, j, count):
     """Every job of type j joins the pool with the fewest of its type, the lowest index among equals (Algorithm 5)."""
     for _ in range(count):
         best, least = first_category(params, j), -1
-        for l in range(params.n_categories):
-            if params.allowed[j, l]:
-                ahead = waiting_kernel(params, state, b, l, j)
+        for c in range(params.n_categories):
+            if params.allowed[j, c]:
+                ahead = waiting_kernel(params, state, b, c, j)
                 if least < 0 or ahead < least:
-                    best, least = l, ahead
+                    best, least = c, ahead
         join_kernel(params, state, b, best, j, 1)
 
 
@@ -455,9 +455,9 @@ def clear_kernel(params, state, b):
         for k in range(len(params.sets)):
             for s in range(skills):
                 state.granted[b, k * skills + s] = state.supply[b, k * skills + s] = 0.0
-                for l in range(params.n_categories):
-                    if params.sets[k] >> l & 1:
-                        state.supply[b, k * skills + s] += state.hours[b, l * skills + s]
+                for c in range(params.n_categories):
+                    if params.sets[k] >> c & 1:
+                        state.supply[b, k * skills + s] += state.hours[b, c * skills + s]
         for k in range(state.demand.shape[1]):
             state.demand[b, k] = 0.0
 
@@ -466,11 +466,11 @@ def clear_kernel(params, state, b):
 def grant_kernel(params, state, b, e, wanted):
     """Grant entry e of a request as far as it waits and fits; returns how much."""
     n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
-    s, j, l = e % width, e // width % n, e // (width * n)
-    d = ((l * n if params.is_pooled else 0) + j) * width + s
+    s, j, c = e % width, e // width % n, e // (width * n)
+    d = ((c * n if params.is_pooled else 0) + j) * width + s
     count = min(wanted, float(state.queue[b, d]))
     first, last = (s, s + 1) if params.is_decomposable else (0, skills)
-    if not params.is_flexible and not params.allowed[j, l]:
+    if not params.is_flexible and not params.allowed[j, c]:
         count = 0.0
     for each in range(first, last):
         hours = params.job_hours[j, each]
@@ -478,7 +478,7 @@ def grant_kernel(params, state, b, e, wanted):
             if params.is_flexible:
                 count = min(count, room_kernel(params, state, b, j, each))
             else:
-                count = min(count, most(state.hours[b, l * skills + each], hours, state.used[b, l * skills + each]))
+                count = min(count, most(state.hours[b, c * skills + each], hours, state.used[b, c * skills + each]))
     if count <= 0.0:
         return 0.0
     for each in range(first, last):
@@ -488,7 +488,7 @@ def grant_kernel(params, state, b, e, wanted):
                 take_kernel(params, state, b, j, each, count)
                 state.demand[b, params.group[j] * skills + each] += count * hours
             else:
-                state.used[b, l * skills + each] += count * hours
+                state.used[b, c * skills + each] += count * hours
     state.queue[b, d] -= int(count)
     state.allocation[b, e] += int(count)
     return count
@@ -631,8 +631,89 @@ MODEL = Model(
 
 
 class FreelanceMarketEnv(Env):
-    """x
+    """Allocate the hours of freelance agents to jobs whose tasks need several skills.
 
+    ## Description
+    In every epoch jobs of N types arrive and agents of L categories are there for the epoch, with hours of S skills. Jobs wait
+    until their tasks are allocated; unused hours are lost. Whether tasks of a job may be done in different epochs
+    (`decomposable`) and a job spread over categories (`flexible`) makes the four classes FD, FND, ID and IND. The objective is the
+    number of jobs completed per epoch, less costs of waiting and declining. This is the model of Chatterjee, Varshney and
+    Vishwanath (Work Capacity of Freelance Markets).
+
+    ## Action Space
+    By the option `action`:
+
+    - "request" (default): a flat `Box` of numbers >= 0, whose parts `matchgym.envs.freelance_market.action_layout` names:
+      `accept`, only with the option `admission`; `route` (L N), only with pools: how many of the accepted jobs of each type join
+      each category, used as they are if integers that add up, else as weights; `request`, the allocation: (N,) jobs in class FND,
+      (N, S) tasks in FD, (L, N) jobs in IND, (L, N, S) tasks in ID, row by row. Numbers are rounded down. It is granted in index
+      order, each entry as far as jobs wait and hours are left; a feasible request is granted in full, the rest is cut.
+    - "priority": `accept`, then a score in [-1, 1] for each entry of a request: everything waiting is granted as far as it fits,
+      the highest score first. Work-conserving, good for learning. With pools, a job joins the pool with the fewest of its type.
+    - "order": `MultiDiscrete`, a rank for each entry, the lowest first; the rest as with "priority". The mask is always 1.
+
+    Numbers that are negative, infinite, NaN or out of their range are ignored and counted in `info["invalid_actions"]`; a Box has
+    no mask.
+
+    ## Observation Space
+    `Box(0, inf, (D + N + M + L S,), float32)` with M agent types in all; `env.unwrapped.observation_layout` names the slices.
+
+    | part | meaning | min | max | unit |
+    |---|---|---|---|---|
+    | `queue` (D) | Q: (N) jobs FND, IND, (N S) tasks FD; with pools (L N) jobs IND, (L N S) tasks ID | 0 | inf | jobs, tasks |
+    | `arrivals` (N) | A, jobs that arrive in this epoch | 0 | inf | jobs |
+    | `agents` (M) | U, agents that are there in this epoch, category by category | 0 | inf | agents |
+    | `hours` (L S) | H, their hours | 0 | inf | hours |
+
+    ## Rewards
+    Jobs completed in the epoch - `holding_cost` times the jobs waiting after it - `decline_cost` times the jobs declined. A
+    decomposable job is completed with its last task, the first to come first in every skill.
+
+    ## Starting State
+    `initial_jobs` wait (none by default); the first epoch's arrivals and agents are drawn.
+
+    ## Episode End
+    Never terminates: the task is continuing. Truncated after `max_episode_steps` epochs (1000 by default).
+
+    ## Information
+    | key | meaning |
+    |---|---|
+    | `elapsed_time` | epochs since the reset |
+    | `total_reward` | reward collected since the reset |
+    | `completed` | jobs completed since the reset |
+    | `declined` | jobs declined since the reset |
+    | `backlog` | jobs waiting after the epoch; of decomposable jobs those with a task left |
+    | `cut` | tasks (of jobs that are not decomposable: jobs) requested in the last epoch and not granted |
+    | `total_cut` | the same since the reset |
+    | `invalid_actions` | numbers out of range since the reset |
+    | `action_mask` | int8, empty for a Box, 1 for every rank |
+
+    `env.unwrapped.state` has more: `allocation`, what was granted, and `used`, the hours that were used of each category and skill.
+
+    ## Arguments
+    - `instance`: a catalogue name, the path of a JSON file, or a dict of JSON values with the fields `arrival_means` (N,),
+      `job_hours` (N, S), `availability_means` (per category (M_l,)), `agent_hours` (per category (M_l, S)), and optionally
+      `compatible` (N, L) booleans, `decomposable` (false), `flexible` (true), `arrival_law` and `availability_law` ("poisson",
+      "binomial" with `arrival_success` and `availability_success`, "deterministic", or "finite" with `arrival_support` and
+      `availability_support`), `arrival_pattern` (factors of the means, epoch by epoch, of mean 1), `initial_jobs` (N,),
+      `holding_cost`, `decline_cost`. `matchgym.envs.freelance_instances.with_data` makes laws of CSV files. Default
+      "crowd-24-fnd".
+    - `action`: "request" (default), "priority" or "order".
+    - `pools`: whether categories have queues of their own, to which jobs are routed on arrival; always so in class ID, never in
+      flexible classes. Default false.
+    - `admission`: "all" (default), "common" or "per-type": whether the action starts with a probability of accepting each job
+      that arrives, one for all or one per type.
+    - `render_mode`: None, "ansi" or "rgb_array".
+
+    ## Bounds and baselines
+    `matchgym.bounds.freelance_market` has the outer regions C^out and C^O as linear programmes and the exact capacity region for
+    finite laws; `matchgym.baselines.freelance_market` has the paper's algorithms.
+
+    ## References
+    A. Chatterjee, L. R. Varshney, S. Vishwanath. Work Capacity of Freelance Markets: Fundamental Limits and Decentralized Schemes.
+
+    ## Version History
+    - v0: first version.
     """
 
     model = MODEL

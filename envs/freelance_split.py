@@ -49,9 +49,9 @@ def split_hours_kernel(params, state, b, s):
     groups = len(params.group_set)
     flow, left, parent, mover, queue = state.flow[0], state.left[0], state.parent[0], state.mover[0], state.line[0]
     slack = FEASIBLE
-    for l in range(size):
-        left[l] = state.hours[b, l * skills + s]
-        slack += FEASIBLE * left[l]
+    for c in range(size):
+        left[c] = state.hours[b, c * skills + s]
+        slack += FEASIBLE * left[c]
     for k in range(groups * size):
         flow[k] = 0.0
     for g in range(groups):
@@ -60,42 +60,42 @@ def split_hours_kernel(params, state, b, s):
             # Breadth first over categories, from those of the group to one with hours left.
             head = tail = 0
             end = -1
-            for l in range(size):
-                parent[l] = -2
-                if params.group_set[g] >> l & 1:
-                    parent[l], mover[l] = -1, g
-                    queue[tail] = l
+            for c in range(size):
+                parent[c] = -2
+                if params.group_set[g] >> c & 1:
+                    parent[c], mover[c] = -1, g
+                    queue[tail] = c
                     tail += 1
             while head < tail and end < 0:
-                l = queue[head]
+                c = queue[head]
                 head += 1
-                if left[l] > TINY * slack:
-                    end = l
+                if left[c] > TINY * slack:
+                    end = c
                     break
                 for other in range(groups):
-                    if flow[other * size + l] > TINY * slack:
+                    if flow[other * size + c] > TINY * slack:
                         for into in range(size):
                             if parent[into] == -2 and params.group_set[other] >> into & 1:
-                                parent[into], mover[into] = l, other
+                                parent[into], mover[into] = c, other
                                 queue[tail] = into
                                 tail += 1
             if end < 0:
                 return need <= 4.0 * slack
-            amount, l = min(need, left[end]), end
-            while parent[l] >= 0:
-                amount = min(amount, flow[mover[l] * size + parent[l]])
-                l = parent[l]
+            amount, c = min(need, left[end]), end
+            while parent[c] >= 0:
+                amount = min(amount, flow[mover[c] * size + parent[c]])
+                c = parent[c]
             left[end] -= amount
-            l = end
+            c = end
             while True:
-                flow[mover[l] * size + l] += amount
-                if parent[l] < 0:
+                flow[mover[c] * size + c] += amount
+                if parent[c] < 0:
                     break
-                flow[mover[l] * size + parent[l]] -= amount
-                l = parent[l]
+                flow[mover[c] * size + parent[c]] -= amount
+                c = parent[c]
             need -= amount
-    for l in range(size):
-        state.used[b, l * skills + s] = max(0.0, state.hours[b, l * skills + s] - left[l])
+    for c in range(size):
+        state.used[b, c * skills + s] = max(0.0, state.hours[b, c * skills + s] - left[c])
     return True
 
 
@@ -127,20 +127,20 @@ def realise(instance: FreelanceMarketInstance, split: NDArray[np.float64], avail
     work: list[Work] = []
     size, n, skills = split.shape
     done = np.zeros((n, skills))  # the line of tasks of a type and skill that earlier categories have taken
-    for l in range(size):
-        agents = [(i, k) for i, count in enumerate(availability[l]) for k in range(int(count))]
+    for c in range(size):
+        agents = [(i, k) for i, count in enumerate(availability[c]) for k in range(int(count))]
         for s in range(skills):
-            place, left = 0, instance.agent_hours[l][agents[0][0], s] if agents else 0.0
+            place, left = 0, instance.agent_hours[c][agents[0][0], s] if agents else 0.0
             for j in range(n):
-                need, r = split[l, j, s] * instance.job_hours[j, s], instance.job_hours[j, s]
+                need, r = split[c, j, s] * instance.job_hours[j, s], instance.job_hours[j, s]
                 while need > FEASIBLE * (1 + r):
                     while place < len(agents) and left <= FEASIBLE:
                         place += 1
-                        left = instance.agent_hours[l][agents[place][0], s] if place < len(agents) else 0.0
+                        left = instance.agent_hours[c][agents[place][0], s] if place < len(agents) else 0.0
                     if place >= len(agents):
-                        raise ValueError(f"category {l} is given more hours of skill {s} than it has, by {need:g}.")
+                        raise ValueError(f"category {c} is given more hours of skill {s} than it has, by {need:g}.")
                     task = int(np.floor(done[j, s] + FEASIBLE))
                     part = min(need, left, (task + 1 - done[j, s]) * r)
-                    work.append(Work(l, *agents[place], j, task, s, float(part)))
+                    work.append(Work(c, *agents[place], j, task, s, float(part)))
                     need, left, done[j, s] = need - part, left - part, done[j, s] + part / r
     return work

@@ -1,8 +1,8 @@
 """Packing programmes, max w.x with A x <= b, 0 <= x <= u and all numbers >= 0: the relaxation and the best integers.
 
-The relaxation is solved by the primal simplex method on a condensed tableau (a column for each variable at a bound, a row for each
-other one) with bounded variables; no packing programme needs a first phase, and neither do its parts with bounds raised, for
-x = low is feasible or nothing is. The best integers are found by depth-first branch and bound on these relaxations.
+The relaxation is solved by the primal simplex method on a condensed tableau (a column for each variable at a bound, a row for
+each other one) with bounded variables; no packing programme needs a first phase, and neither do its parts with bounds raised,
+for x = low is feasible or nothing is. The best integers are found by depth-first branch and bound on these relaxations.
 """
 
 import numpy as np

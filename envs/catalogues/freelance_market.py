@@ -78,15 +78,13 @@ def inflexible_gap(kind: str = "IND", means: tuple[float, float] = (2, 1)) -> Fi
 
 def lp_floor_loss() -> Fields:
     """Four categories of three hours for tasks of two hours and of one: rounding each category's programme down loses much."""
-    return _fields(
-        "lp-floor-loss", [2, 2], [[2], [1]], [[1]] * 4, [[[3]]] * 4, "IND", availability_law="deterministic"
-    )
+    return _fields("lp-floor-loss", [2, 2], [[2], [1]], [[1]] * 4, [[[3]]] * 4, "IND", availability_law="deterministic")
 
 
 def finite_2x3(kind: str) -> Fields:
     """Two types, two categories, three skills, three states of the agents: all four classes differ."""
     support = [[0.4, [[2, 1], [1, 2]]], [0.35, [[1, 2], [2, 0]]], [0.25, [[0, 3], [1, 1]]]]
-    means = [[sum(p * row[l][i] for p, row in support) for i in range(2)] for l in range(2)]
+    means = [[sum(p * row[c][i] for p, row in support) for i in range(2)] for c in range(2)]
     hours = [[[2, 1, 1], [1, 2, 1]], [[1, 1, 2], [2, 0, 1]]]
     return _fields(
         f"finite-2x3-{kind.lower()}", [0.6, 0.8], [[2, 1, 1], [1, 1, 2]], means, hours, kind,
@@ -129,7 +127,9 @@ def crowd(n: int, seed: int, categories: int = 1, kind: str = "FND", load: float
         chosen = np.array([some >> k & 1 for k in range(categories)], bool)
         demand = means @ (hours * ~(allowed & ~chosen).any(1)[:, None])
         largest = min([largest, *(supply[chosen].sum(0)[demand > 0] / demand[demand > 0]).tolist()])
-    name = f"crowd-{n}" + ("" if categories == 1 else f"x{categories}") + f"-{kind.lower()}" + ("" if is_complete else "-sparse")
+    name = (
+        f"crowd-{n}" + ("" if categories == 1 else f"x{categories}") + f"-{kind.lower()}" + ("" if is_complete else "-sparse")
+    )
     return _fields(
         name, load * means, hours, agents / largest, [brought] * categories, kind, compatible=allowed.astype(int).tolist()
     )
