@@ -24,7 +24,7 @@ from matchgym.envs.instance import InputError, Instance, read_array, shorten, un
 from matchgym.envs.rng import seed_words
 
 Actions = NDArray[Any]
-LISTS = (tuple, Sequence)  # annotations of arguments that are lists of integers
+LISTS = (tuple, Sequence)  # annotations of arguments that are lists of numbers
 
 
 class Policy:
@@ -247,14 +247,14 @@ def parse_arguments(function: Callable[..., Any], arguments: Mapping[str, str], 
 
 
 def parse_argument(name: str, text: str, wanted: Any) -> Any:
-    """A text as the annotated type: int, float, bool, str, integers "0,2", any of these or None, or an array in a JSON file."""
+    """A text as the annotated type: int, float, bool, str, numbers "0,2", any of these or None, or an array in a JSON file."""
     choices = [choice for choice in typing.get_args(wanted) if choice is not type(None)] or [wanted]
     kind = choices[0]
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
         if typing.get_origin(kind) in LISTS:
-            return tuple(int(part) for part in text.split(","))
+            return tuple(typing.get_args(kind)[0](part) for part in text.split(","))
         if kind not in (int, float, str):
             return read_array(name, Path(text))
         value = kind(text)

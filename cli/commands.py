@@ -23,6 +23,7 @@ from matchgym.cli.output import (
     progress_bar,
     significant,
 )
+from matchgym.cli.stability import stability
 from matchgym.envs.instance import InputError
 from matchgym.envs.registry import ENTRIES, find
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.add_typer(leaderboard, name="leaderboard")
 app.command()(frontier)
 app.command()(reproduce)
+app.command()(stability)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
 InstanceOption = Annotated[str | None, typer.Option("--instance", help="A catalogue name or the path of a JSON file.")]
