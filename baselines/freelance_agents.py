@@ -14,10 +14,10 @@ from matchgym.envs.rng import uniform
 def greedy_agent(job_hours, agent_hours, agents, waiting, is_decomposable, stream, b):
     """The tasks (N, S), or the jobs in every column if they are not decomposable, that agents finish in one epoch.
 
-    Agents win in random order; each looks at the waiting jobs in an order of its own, the same for all its skills. For each skill
-    it (i) takes whole tasks that fit, (ii) gives leftover hours to the task that an earlier agent has begun, (iii) and the rest to
-    a part of the first task that nobody has begun. Unfinished tasks are released, and with them all tasks of a job that is not
-    decomposable.
+    Agents win in random order; each looks at the waiting jobs in an order of its own, the same for all its skills. For each
+    skill it (i) takes whole tasks that fit, (ii) gives leftover hours to the task that an earlier agent has begun, (iii) and
+    the rest to a part of the first task that nobody has begun. Unfinished tasks are released, and with them all tasks of a job
+    that is not decomposable.
 
     Parameters
     ----------
@@ -99,9 +99,7 @@ def greedy_agent(job_hours, agent_hours, agents, waiting, is_decomposable, strea
         for s in range(skills):
             is_whole = is_whole and left[job, s] <= 0.0
         for s in range(skills):
-            if is_decomposable and is_begun[job, s] and left[job, s] == 0.0:
-                done[kind[job], s] += 1
-            elif not is_decomposable and is_whole:
+            if (is_decomposable and is_begun[job, s] and left[job, s] == 0.0) or (not is_decomposable and is_whole):
                 done[kind[job], s] += 1
     return done
 
@@ -110,8 +108,8 @@ def greedy_agent(job_hours, agent_hours, agents, waiting, is_decomposable, strea
 def knapsack(profits, sizes, capacity, caps):
     """max p.x with sizes.x <= capacity, x <= caps, in integers: the largest value for every capacity up to the given one.
 
-    sizes (n,) are integers >= 1, caps (n,) integers. Returns the value and x (n,). Types are taken up one by one; with caps each
-    in parts of 1, 2, 4, ... units.
+    sizes (n,) are integers >= 1, caps (n,) integers. Returns the value and x (n,). Types are taken up one by one; with caps
+    each in parts of 1, 2, 4, ... units.
     """
     n = len(profits)
     value = np.zeros(capacity + 1)

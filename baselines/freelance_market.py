@@ -1,158 +1,33 @@
-"""Policies for freelance markets: the algorithms of Chatterjee, Varshney and Vishwanath, and the schemes they are compared with.
+"""Policies for freelance markets: the algorithms of Chatterjee, Varshney and Vishwanath, and their competitors.
 
-Policies with pools (`jltt-*`, `admission-jltt`, and all for class ID, whose jobs are tied to a category) act in the environment's
-option `pools`, those that decline arrivals in its option `admission`; `options` names what a policy needs.
+Policies with pools (`jltt-*`, `admission-jltt`, and all for class ID, whose jobs are tied to a category) act in the
+environment's option `pools`, those that decline arrivals in its option `admission`; `options` names what a policy needs.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import LinearConstraint, linprog, milp
 
+from matchgym.baselines import freelance_queues as ways
 from matchgym.baselines import freelance_rules as rules
-from matchgym.baselines.freelance_agents import greedy_agent, knapsack, near_knapsack
+from matchgym.baselines.freelance_agents import greedy_agent
+from matchgym.baselines.freelance_decisions import Allocation, greedy_job, maxweight, solve_knapsack, split
 from matchgym.baselines.policy import CompiledPolicy, Policy, compiled
 from matchgym.bounds.freelance_blocks import blocks_of
 from matchgym.envs.base import Model
-from matchgym.envs.freelance_instances import FreelanceMarketInstance, as_counts
+from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.freelance_market import MODEL, is_pooled
 from matchgym.envs.instance import InputError, shorten
-from matchgym.envs.packing import FEASIBLE, branch, room
+from matchgym.envs.packing import room
 from matchgym.envs.rng import seed_words
+
+__all__ = ["POLICIES", "Allocation", "exact_value", "greedy_job", "maxweight", "split"]
 
 ORDERS, PREFERENCES = ("random", "index"), ("low", "high", "random")
 POOLS = {"pools": True}
 NODES = 300  # relaxations of one MaxWeight programme in a simulation
-SEARCH = 20_000  # relaxations before `maxweight` turns to the mixed-integer solver
-MOST_CELLS = 10**8  # of the table of a knapsack
-
-
-@dataclass(frozen=True)
-class Allocation:
-    """What MaxWeight allocates in one epoch."""
-
-    objective: float  # sum of weights times `allocation`
-    allocation: NDArray[np.int64]  # Delta: (N, S) tasks if decomposable, else (N,) jobs
-    split: NDArray[np.int64] | None  # z of inflexible classes: (L, N, S) or (L, N); None: any split of the tasks
-
-
-def maxweight(
-    instance: Any, queue: Any, arrivals: Any, availability: Any, exact: bool = True, capped: bool = False
-) -> Allocation:
-    """Algorithm 1 at a state: max sum_js Q_js Delta_js over Delta in C(U).
-
-    Parameters
-    ----------
-    instance : anything that gym.make takes.
-    queue : Q, waiting tasks (N, S) if decomposable, else waiting jobs (N,), whose weight is their number of tasks.
-    arrivals : A (N,); only the capped form looks at them.
-    availability : U, per category the number of agents of each type (M_l,).
-    exact : whether to find the best integers; else programme (10), its relaxation rounded down.
-    capped : whether weights are Q + A and Delta <= Q + A; else weights are Q and Delta is unlimited, as printed. A surplus is to
-        be cut afterwards: D = min(Delta, Q + A).
-    """
-    loaded = MODEL.load(instance)
-    n, skills, width = loaded.n_types, loaded.n_skills, loaded.n_skills if loaded.decomposable else 1
-    waiting = as_counts("queue", queue, (n, skills) if loaded.decomposable else (n,)).reshape(n, width)
-    arriving = as_counts("arrivals", arrivals, (n,))
-    hours = hours_of(loaded, availability)
-    if capped:
-        waiting = waiting + arriving[:, None] * (loaded.needs if loaded.decomposable else 1)
-    weights = waiting * (1 if loaded.decomposable else loaded.needs.sum(1)[:, None])
-    shape = (1 if loaded.flexible else loaded.n_categories, n, width)
-    found = np.zeros(shape, np.int64)
-    for block in blocks_of(loaded, is_shared=capped):
-        w = weights[block.types, block.skills].astype(float)
-        cap = waiting[block.types, block.skills].astype(float) if capped else np.full(len(w), np.inf)
-        limits = block.limits(hours)
-        is_queue = block.row_queue >= 0
-        limits[is_queue] = waiting[block.row_queue[is_queue], block.skills[0]]
-        x = solve_packing(block.rows, limits, w, cap, exact)
-        found[block.categories, block.types, block.skills] = x
-    total = found.sum(0)
-    objective = float((weights * total).sum())
-    if not loaded.decomposable:
-        found, total = found[..., 0], total[:, 0]
-    return Allocation(objective, total, None if loaded.flexible else found)
-
-
-def solve_packing(
-    a: NDArray[np.float64], b: NDArray[np.float64], w: NDArray[np.float64], cap: NDArray[np.float64], exact: bool
-) -> NDArray[np.int64]:
-    """The best integers (k,) of max w.x with A x <= b, x <= cap, or the relaxation rounded down; 0 where w is 0."""
-    reals, integers = room(a.shape[1], a.shape[0])
-    x = np.zeros(a.shape[1])
-    cap = np.where(w > 0, cap, 0.0)
-    if not exact:
-        rules.solve_relaxed(a, b, w, cap, x, reals, integers)
-    elif not branch(a, b, w, cap, SEARCH, x, reals, integers)[1]:
-        most = np.where(np.isfinite(cap), cap, np.floor(b.max() / a.max(0) + 1))
-        limit = LinearConstraint(a, -np.inf, b * (1 + FEASIBLE) + FEASIBLE)
-        done = milp(-w, constraints=limit, integrality=np.ones(len(w)), bounds=(0, most), options={"mip_rel_gap": 0})
-        if done.x is None or done.status != 0:
-            raise RuntimeError(f"HiGHS ended with {done.message!r} on a MaxWeight programme.")
-        x = np.rint(done.x)
-    return x.astype(np.int64)
-
-
-def hours_of(instance: FreelanceMarketInstance, availability: Any) -> NDArray[np.float64]:
-    """H (L, S) of the agents that are there; InputError unless `availability` has counts (M_l,) for every category."""
-    sizes = [len(each) for each in instance.availability_means]
-    if not isinstance(availability, list | tuple | np.ndarray) or len(availability) != len(sizes):
-        raise InputError(f"availability must be a list of counts for each of the {len(sizes)} categories.")
-    counts = [as_counts(f"availability[{l}]", each, (size,)) for c, (each, size) in enumerate(zip(availability, sizes))]
-    return np.array([count @ brought for count, brought in zip(counts, instance.agent_hours)])
-
-
-def split(instance: Any, allocation: Any, availability: Any) -> NDArray[np.float64]:
-    """z (L, N, S) of an allocation in a flexible market: how many tasks of each type and skill every category takes.
-
-    allocation : (N, S) tasks if decomposable, else (N,) jobs. InputError if it is not feasible. `freelance_split.realise` goes on
-    to the agents.
-    """
-    loaded = MODEL.load(instance)
-    n, skills = loaded.n_types, loaded.n_skills
-    given = as_counts("allocation", allocation, (n, skills) if loaded.decomposable else (n,))
-    tasks = given * loaded.needs if loaded.decomposable else given[:, None] * loaded.needs
-    hours, z = hours_of(loaded, availability), np.zeros((loaded.n_categories, n, skills))
-    places = np.argwhere(loaded.allowed.T)  # (E, 2) category and type
-    for s in range(skills):
-        used = places[tasks[places[:, 1], s] > 0]
-        if len(used) == 0 and not tasks[:, s].any():
-            continue
-        flows = np.zeros(len(used))
-        demand = (np.arange(n)[:, None] == used[:, 1]).astype(float)
-        supply = (np.arange(loaded.n_categories)[:, None] == used[:, 0]) * loaded.job_hours[used[:, 1], s]
-        if len(used):
-            found = linprog(flows, supply, hours[:, s] * (1 + FEASIBLE) + FEASIBLE, demand, tasks[:, s])
-            flows = found.x if found.status == 0 else None
-        if flows is None or not np.allclose(demand @ flows, tasks[:, s]):
-            raise InputError(f"allocation needs more hours of skill {s} than the agents have; ask for less.")
-        z[used[:, 0], used[:, 1], s] = flows
-    return z
-
-
-def greedy_job(instance: Any, jobs_in_order: Sequence[int], availability: Any) -> NDArray[np.int64]:
-    """Algorithm 3 at a given order of contention, one category: the number granted per job type (N,).
-
-    jobs_in_order : job types from 0, the first to contend first. A job takes all its hours if they are left, else nothing.
-    """
-    loaded = MODEL.load(instance)
-    if loaded.n_categories != 1:
-        raise InputError(f"availability has {loaded.n_categories} categories; greedy_job takes one, a pool at a time.")
-    left = hours_of(loaded, availability)[0]
-    left = left * (1 + FEASIBLE) + FEASIBLE
-    granted = np.zeros(loaded.n_types, np.int64)
-    for job in jobs_in_order:
-        if isinstance(job, bool) or not isinstance(job, int | np.integer) or not 0 <= job < loaded.n_types:
-            raise InputError(f"jobs_in_order must hold job types from 0 to {loaded.n_types - 1}, not {shorten(job)}.")
-        if loaded.allowed[job, 0] and (loaded.job_hours[job] <= left).all():
-            left = left - loaded.job_hours[job]
-            granted[job] += 1
-    return granted
 
 
 @compiled(__file__, rules.act_kernel)
@@ -164,14 +39,14 @@ class FreelancePolicy(CompiledPolicy):
     Memory: ClassVar[type] = rules.Scratch
     instance: FreelanceMarketInstance
     params_: rules.Knobs
-    admission: int = rules.ALL
-    routing: int = rules.LEAST_TASKS
-    scheme: int = rules.CHANCE
+    admission: int = ways.ALL
+    routing: int = ways.LEAST_TASKS
+    scheme: int = ways.CHANCE
     nu: float = 0.0
     is_capped: bool = False
     nodes: int = NODES
     is_random_order: bool = True
-    preference: int = rules.ANY
+    preference: int = ways.ANY
 
     def check(self, instance: FreelanceMarketInstance, has_pools: bool) -> None:
         """InputError where the policy makes no sense."""
@@ -183,7 +58,7 @@ class FreelancePolicy(CompiledPolicy):
         self.check(loaded, has_pools)
         if not (np.isfinite(self.nu) and self.nu >= 0):
             raise InputError(f"nu must be a finite number >= 0, not {shorten(self.nu)}.")
-        is_programme = self.scheme in (rules.MAXWEIGHT, rules.RELAXED)
+        is_programme = self.scheme in (ways.MAXWEIGHT, ways.RELAXED)
         blocks = blocks_of(loaded, self.is_capped and not has_pools) if is_programme else []
         sizes = [(block.rows.size, len(block.rows), len(block.types)) for block in blocks]
         starts = np.cumsum([(0, 0, 0), *sizes], 0)[: len(blocks)]
@@ -253,13 +128,13 @@ class FreelancePolicy(CompiledPolicy):
 class Random(FreelancePolicy):
     """A random number of what waits of every entry; jobs are spread evenly over pools."""
 
-    routing = rules.EVEN
+    routing = ways.EVEN
 
 
 class MaxWeightILP(FreelancePolicy):
     """Algorithm 1 (MWTA), solved exactly; capped=false: weights Q and no limit, as printed. Class ID is routed by JLTT."""
 
-    scheme = rules.MAXWEIGHT
+    scheme = ways.MAXWEIGHT
 
     def __init__(self, capped: bool = True) -> None:
         self.is_capped = capped
@@ -268,7 +143,7 @@ class MaxWeightILP(FreelancePolicy):
 class MaxWeightLP(FreelancePolicy):
     """Programme (10): the relaxation of Algorithm 1, rounded down."""
 
-    scheme = rules.RELAXED
+    scheme = ways.RELAXED
 
     def __init__(self, capped: bool = True) -> None:
         self.is_capped = capped
@@ -277,7 +152,7 @@ class MaxWeightLP(FreelancePolicy):
 class GreedyJob(FreelancePolicy):
     """Algorithm 3: jobs win in random order and take all their hours, or nothing in this epoch."""
 
-    scheme, routing = rules.GREEDY_JOB, rules.FILLING
+    scheme, routing = ways.GREEDY_JOB, ways.FILLING
 
     def check(self, instance: FreelanceMarketInstance, has_pools: bool) -> None:
         if not instance.flexible and not has_pools and instance.n_categories > 1:
@@ -291,27 +166,27 @@ class JLTTMaxWeight(MaxWeightILP):
 
     def __init__(self, capped: bool = True, exact: bool = True) -> None:
         self.is_capped = capped
-        self.scheme = rules.MAXWEIGHT if exact else rules.RELAXED
+        self.scheme = ways.MAXWEIGHT if exact else ways.RELAXED
 
 
 class JLTTGreedyJob(FreelancePolicy):
     """Algorithm 5 (improvised JLTT): every job joins the pool with the fewest of its type, GreedyJob in each."""
 
     options: ClassVar[Mapping[str, Any]] = POOLS
-    scheme, routing = rules.GREEDY_JOB, rules.FILLING
+    scheme, routing = ways.GREEDY_JOB, ways.FILLING
 
 
 class NaiveJobsPick(FreelancePolicy):
     """Section I: jobs pick agents of any category they may use; order=random|index of jobs, prefer=low|high|random category."""
 
-    scheme = rules.NAIVE
+    scheme = ways.NAIVE
 
     def __init__(self, order: str = "random", prefer: str = "random") -> None:
         for name, value, known in (("order", order, ORDERS), ("prefer", prefer, PREFERENCES)):
             if value not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, not {shorten(value)}.")
         self.is_random_order = order == "random"
-        self.preference = (rules.LOW, rules.HIGH, rules.ANY)[PREFERENCES.index(prefer)]
+        self.preference = (ways.LOW, ways.HIGH, ways.ANY)[PREFERENCES.index(prefer)]
 
     def check(self, instance: FreelanceMarketInstance, has_pools: bool) -> None:
         if has_pools:
@@ -324,21 +199,21 @@ class AdmissionMaxWeight(MaxWeightILP):
     """Rule (7)-I: decline an epoch's arrivals if nu sum_j A_j sum_s Q_js exceeds their number; MaxWeight allocates."""
 
     options: ClassVar[Mapping[str, Any]] = {"admission": "common"}
-    admission = rules.PRESSURE_CENTRAL
+    admission = ways.PRESSURE_CENTRAL
 
     def __init__(self, nu: float = 0.01, capped: bool = True) -> None:
         self.nu, self.is_capped = nu, capped
 
 
 class AdmissionJLTT(MaxWeightILP):
-    """Rule (7)-II with the pool of the least total task; JLTT-MaxWeight allocates. printed=true: the sum of minima as printed."""
+    """Rule (7)-II with the pool of the least total task; JLTT-MaxWeight allocates. printed=true: the sum of minima."""
 
     options: ClassVar[Mapping[str, Any]] = POOLS | {"admission": "common"}
-    admission = rules.PRESSURE_POOLS
+    admission = ways.PRESSURE_POOLS
 
     def __init__(self, nu: float = 0.01, capped: bool = True, printed: bool = False) -> None:
         self.nu, self.is_capped = nu, capped
-        self.admission = rules.PRESSURE_PRINTED if printed else rules.PRESSURE_POOLS
+        self.admission = ways.PRESSURE_PRINTED if printed else ways.PRESSURE_POOLS
 
 
 class OneCategoryPolicy(Policy):
@@ -440,18 +315,6 @@ class MaxWeightKnapsack(OneCategoryPolicy):
             caps = waiting[types, s] if self.is_capped else np.full(len(types), int(room_ / sizes.min() + 1))
             found[types, s] = solve_knapsack(weights[types, s].astype(float), sizes, room_, caps, self.eps)[1]
         return found
-
-
-def solve_knapsack(
-    profits: NDArray[np.float64], sizes: NDArray[np.float64], capacity: float, caps: NDArray[np.int64], eps: float = 0.0
-) -> tuple[float, NDArray[np.int64]]:
-    """Value and units (n,) of a knapsack: the best for eps = 0, which needs whole sizes, else at least 1 - eps of it."""
-    if eps > 0:
-        return near_knapsack(profits, sizes, capacity, caps, eps)
-    whole = int(np.floor(capacity * (1 + FEASIBLE) + FEASIBLE))
-    if whole * len(sizes) > MOST_CELLS:
-        raise InputError(f"availability brings {whole} hours, too many for an exact knapsack; give eps > 0.")
-    return knapsack(profits, sizes.astype(np.int64), whole, caps)
 
 
 def exact_value(policy: Policy, max_states: int | None = None) -> Any:

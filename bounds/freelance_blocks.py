@@ -4,9 +4,9 @@ Flexible classes have, for each set K of categories that matters and each skill 
 
     sum of r_js a_js over types with N(j) within K  <=  H_s(K)        (Hall's condition)
 
-with a_js = a_j for all s in FND; FD splits into one block per skill. Inflexible classes have the rows
-sum_j r_js z_ljs <= H_ls, in a block per category (IND, one z_lj for all skills) or per category and skill (ID). Where no more may be
-allocated than waits in a queue that categories share, these are joined by the rows sum_l z_ljs <= Q_js.
+with a_js = a_j for all s in FND; FD splits into one block per skill. Inflexible classes have the rows sum_j r_js z_ljs <= H_ls,
+in a block per category (IND, one z_lj for all skills) or per category and skill (ID). Where no more may be allocated than waits
+in a queue that categories share, these are joined by the rows sum_l z_ljs <= Q_js.
 """
 
 from typing import NamedTuple

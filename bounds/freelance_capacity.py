@@ -106,18 +106,18 @@ def capacity(instance: FreelanceMarketInstance) -> Bound:
         sent: dict[tuple[int, int], Any] = {}
         for c, j, _ in keys:
             if (c, j) not in sent:
-                sent[c, j] = problem.add_variable(f"y_{l}_{j}", 0)
+                sent[c, j] = problem.add_variable(f"y_{c}_{j}", 0)
         for j in np.flatnonzero(instance.arrival_means > 0).tolist():
             terms = [(alpha, float(instance.arrival_means[j]) / job)]
             terms += [(each, -1.0) for (_, other), each in sent.items() if other == j]
             problem.addConstraint(pulp.LpAffineExpression(terms) <= 0, f"type_{j}")
         for c, j, s in keys:
             rows.append(pulp.LpAffineExpression([(sent[c, j], 1.0)]) <= 0)
-            problem.addConstraint(rows[-1], f"task_{l}_{j}_{s}")
+            problem.addConstraint(rows[-1], f"task_{c}_{j}_{s}")
     else:
         for c, j, s in keys:
             rows.append(pulp.LpAffineExpression([(alpha, float(instance.arrival_means[j]) / job)]) <= 0)
-            problem.addConstraint(rows[-1], f"task_{l}_{j}_{s}")
+            problem.addConstraint(rows[-1], f"task_{c}_{j}_{s}")
     shares, nothing = [], problem.add_variable("nothing", 0, 0)
     for k, (p, _, _) in enumerate(parts):
         shares.append(pulp.LpAffineExpression([(nothing, 1.0)]) <= float(p))
@@ -206,8 +206,8 @@ def prove_capacity(instance: FreelanceMarketInstance, certificate: dict[str, Any
 def largest_value(rows: list[list[float]], limits: list[Fraction], w: list[int], point: list[int], guide: list[float]) -> int:
     """max w.a over integers a >= 0 with rows a <= limits, or w.point if that is more: an upper bound in any case.
 
-    Depth first over the columns, in whole numbers: what is left of the rows is worth at most y.left, y >= 0 being `guide` raised
-    until y.A >= w. CertificateError beyond MOST_POINTS.
+    Depth first over the columns, in whole numbers: what is left of the rows is worth at most y.left, y >= 0 being `guide`
+    raised until y.A >= w. CertificateError beyond MOST_POINTS.
     """
     k = len(w)
     order = sorted((j for j in range(k) if w[j] > 0), key=lambda j: -w[j])

@@ -1,5 +1,5 @@
-"""What freelance markets can support: the outer regions of Chatterjee, Varshney and Vishwanath as linear programmes, and the exact
-capacity region for agents of finite support.
+"""What freelance markets can support: the outer regions of Chatterjee, Varshney and Vishwanath as linear programmes, and the
+exact capacity region for agents of finite support.
 
 x_j are jobs of type j per epoch, y hours per epoch, m_ls the mean hours of skill s in category l. The outer region is, for
 flexible classes, C^out (Theorem 6), one transportation problem per skill,
@@ -17,8 +17,8 @@ and for inflexible ones C^O (Theorem 16), where a job stays in one category:
     decline      beta* = 1 - min(1, alpha), the least share of the arrivals that must be declined ((6) with eps = 0)
     capacity     as load, in the exact region C(Gamma) of the class (Theorems 5 and 14)
 
-From an empty start no policy completes more than `throughput` per epoch on average over any horizon: its mean allocation satisfies
-the rows, and it completes at most what arrives. No policy is stable beyond `capacity`, nor therefore beyond `load`.
+From an empty start no policy completes more than `throughput` per epoch on average over any horizon: its mean allocation
+satisfies the rows, and it completes at most what arrives. No policy is stable beyond `capacity`, nor therefore beyond `load`.
 
 Certificates are prices p_ls >= 0 of hours. A job of type j costs at least c_j = sum_s r_js min_{l in N(j)} p_ls (flexible) or
 c_j = min_{l in N(j)} sum_s r_js p_ls (inflexible), so that sum_j c_j x_j <= sum_ls p_ls m_ls in the region, whence
@@ -94,12 +94,12 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
         categories = np.flatnonzero(instance.allowed[j]).tolist()
         per_job = needs[j] * (job / hour)
         if not instance.flexible:
-            parts = [problem.add_variable(f"x_{l}_{j}", 0) for c in categories]
+            parts = [problem.add_variable(f"x_{c}_{j}", 0) for c in categories]
             row = pulp.LpAffineExpression([*((part, 1.0) for part in parts), (amount[j][0], -amount[j][1])])
             problem.addConstraint(row == 0, f"job_{j}")
         for s in np.flatnonzero(needs[j]).tolist():
             if instance.flexible:
-                parts = [problem.add_variable(f"y_{l}_{j}_{s}", 0) for c in categories]
+                parts = [problem.add_variable(f"y_{c}_{j}_{s}", 0) for c in categories]
                 row = pulp.LpAffineExpression([*((part, 1.0) for part in parts), (amount[j][0], -amount[j][1])])
                 problem.addConstraint(row == 0, f"task_{j}_{s}")
             for c, part in zip(categories, parts):
@@ -108,7 +108,7 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
     rows = {}
     for (c, s), terms in used.items():
         rows[c, s] = pulp.LpAffineExpression(terms) <= float(means[c, s]) / hour
-        problem.addConstraint(rows[c, s], f"hours_{l}_{s}")
+        problem.addConstraint(rows[c, s], f"hours_{c}_{s}")
     held = HeldProgramme(problem)
     x, y, prices = np.zeros(n), np.zeros((size, n, skills)), np.zeros((size, skills))
     for j in types:
@@ -122,7 +122,7 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
 
 
 def throughput(instance: Any) -> Bound:
-    """The most completed jobs per epoch. `solution` has x (N,) and the hours y (L, N, S); `duals` the prices of hours (L, S)."""
+    """The most completed jobs per epoch. `solution` has x (N,), hours y (L, N, S); `duals` the prices of hours (L, S)."""
     instance = MODEL.load(instance)
     found = solve_outer(instance, instance.arrival_means, is_load=False)
     return certify(

@@ -1,22 +1,23 @@
 """Freelance markets (Chatterjee, Varshney and Vishwanath, "Work Capacity of Freelance Markets").
 
 L categories of agents bring hours of S skills; jobs of N types need some. Time passes in epochs. A job of type j consists of a
-(j, s)-task for each skill s of which it needs hours. Jobs are decomposable (their tasks may be done in different epochs) or not,
-and flexible (spread over categories) or not: the classes FD, FND, ID, IND of Section II.
+(j, s)-task for each skill s of which it needs hours. Jobs are decomposable (their tasks may be done in different epochs) or
+not, and flexible (spread over categories) or not: the classes FD, FND, ID, IND of Section II.
 
-    lambda_j -> arrival_means[j]     r_js -> job_hours[j, s]     mu^l_i -> availability_means[l][i]     h^l_is -> agent_hours[l][i, s]
-    A_j(t) -> arrivals     U^l_i(t) -> agents     H_ls = sum_i U^l_i h^l_is -> hours     Q_j, Q_js or Q^l_js -> queue
+    lambda_j -> arrival_means[j]     mu^l_i -> availability_means[l][i]     r_js -> job_hours[j, s]
+    Q_j, Q_js or Q^l_js -> queue
+    A_j(t) -> arrivals     U^l_i(t) -> agents     h^l_is -> agent_hours[l][i, s]     H_ls = sum_i U^l_i h^l_is -> hours
 
 An epoch:
 
 1. Arrivals. A(t), observed before the decision, is accepted or declined, and joins the queues; with pools, every category has
    queues of its own, and the action routes each job to one.
-2. Allocation. Of Q + A and within the hours of the agents U(t), also observed before, the request of the action is granted as far
-   as feasible: entry by entry in index order (or in the order of its priorities), each min(request, what waits, the most that
-   fits beside what is granted). A feasible request is granted in full. The rest is cut, and reported.
+2. Allocation. Of Q + A and within the hours of the agents U(t), also observed before, the request of the action is granted as
+   far as feasible: entry by entry in index order (or in the order of its priorities), each min(request, what waits, the most
+   that fits beside what is granted). A feasible request is granted in full. The rest is cut, and reported.
 3. Split. Every task's hours are found a category; within a category, agents (see `freelance_split`).
-4. Completion. Tasks granted leave. Of decomposable jobs, the first to come are done first in every skill, so that max_s Q_js jobs
-   are incomplete. Unused hours are lost.
+4. Completion. Tasks granted leave. Of decomposable jobs, the first to come are done first in every skill, so that max_s Q_js
+   jobs are incomplete. Unused hours are lost.
 5. The next epoch's arrivals and agents are drawn.
 
 Arrivals and agents have a stream of their own, so that two policies under one seed meet the same market.
@@ -31,16 +32,23 @@ import numpy as np
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.freelance_market import CATALOGUE
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
-from matchgym.envs.freelance_instances import BINOMIAL, LAWS, POISSON, FreelanceMarketInstance
+from matchgym.envs.freelance_allocation import MODES, REQUEST, clear_kernel, priority_kernel, request_kernel
+from matchgym.envs.freelance_instances import LAWS, FreelanceMarketInstance
 from matchgym.envs.freelance_market_view import draw
-from matchgym.envs.freelance_split import room_kernel, split_hours_kernel, take_kernel
+from matchgym.envs.freelance_queues import (
+    balance_kernel,
+    count_kernel,
+    first_category,
+    join_kernel,
+    queue_size,
+    route_kernel,
+)
+from matchgym.envs.freelance_split import split_hours_kernel
+from matchgym.envs.freelance_world import world_kernel
 from matchgym.envs.instance import InputError
-from matchgym.envs.packing import most
-from matchgym.envs.rng import binomial, poisson, uniform
+from matchgym.envs.rng import binomial
 from matchgym.envs.slotted_queues import split_kernel
 
-MODES = ("request", "priority", "order")  # of the option `action`
-REQUEST, PRIORITY, ORDER = range(len(MODES))
 ADMISSIONS = ("all", "common", "per-type")  # of the option `admission`
 ALL, COMMON, PER_TYPE = range(len(ADMISSIONS))
 LARGEST_REQUEST = float(2**24)  # up to which 32-bit numbers count
@@ -192,20 +200,7 @@ def state(instance: FreelanceMarketInstance, batch: int) -> State:
     )
 
 
-@kernel
-def width_kernel(params):
-    """Queues of a job type in a pool: one, or one per skill."""
-    return params.job_hours.shape[1] if params.is_decomposable else 1
-
-
-@kernel
-def queue_size(params):
-    """Entries of the queue that are in use."""
-    pools = params.n_categories if params.is_pooled else 1
-    return pools * len(params.arrival_means) * width_kernel(params)
-
-
-@kernel
+@outlined_kernel
 def reset_kernel(params, state, b):
     """The initial jobs wait (in the first pool that may serve them); then the first epoch's arrivals and agents are drawn."""
     split_kernel(state.world, b, state.stream)
@@ -223,101 +218,7 @@ def reset_kernel(params, state, b):
     world_kernel(params, state, b)
 
 
-@kernel
-def first_category(params, j):
-    """The first category that may serve type j; 0 if none may."""
-    for c in range(params.n_categories):
-        if params.allowed[j, c]:
-            return c
-    return 0
-
-
-@kernel
-def join_kernel(params, state, b, c, j, count):
-    """Jobs of a type join the queues, those of category l with pools."""
-    n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
-    start = ((c * n if params.is_pooled else 0) + j) * width
-    if params.is_decomposable:
-        for s in range(skills):
-            if params.job_hours[j, s] > 0.0:
-                state.queue[b, start + s] += count
-    else:
-        state.queue[b, start] += count
-
-
-@kernel
-def waiting_kernel(params, state, b, c, j):
-    """Incomplete jobs of type j, those of category l with pools: of decomposable jobs the longest queue of tasks."""
-    n, width = len(params.arrival_means), width_kernel(params)
-    start, longest = ((c * n if params.is_pooled else 0) + j) * width, 0
-    for s in range(width):
-        longest = max(longest, state.queue[b, start + s])
-    return longest
-
-
 @outlined_kernel
-def count_kernel(params, state, b):
-    """Count the waiting jobs."""
-    total = 0
-    for j in range(len(params.arrival_means)):
-        state.jobs[b, j] = 0
-        for c in range(params.n_categories if params.is_pooled else 1):
-            state.jobs[b, j] += waiting_kernel(params, state, b, c, j)
-        total += state.jobs[b, j]
-    state.backlog[b] = total
-
-
-@outlined_kernel
-def draw_kernel(stream, b, law, mean, trials, factor):
-    """A Poisson or binomial count."""
-    if mean * factor <= 0.0:
-        return 0
-    if law == POISSON:
-        return int(poisson(stream, b, mean * factor))
-    return int(binomial(stream, b, trials, mean * factor / trials))
-
-
-@kernel
-def outcome_kernel(stream, b, levels):
-    """The index of an outcome; a certain one needs no number."""
-    k = 0
-    if len(levels) > 1:
-        level = uniform(stream, b)
-        while k < len(levels) - 1 and level >= levels[k]:
-            k += 1
-    return k
-
-
-@outlined_kernel
-def world_kernel(params, state, b):
-    """Draw the arrivals and the agents of the epoch that begins."""
-    skills = params.job_hours.shape[1]
-    if params.arrival_law <= BINOMIAL:
-        factor = params.pattern[state.elapsed_time[b] % len(params.pattern)]
-        for j in range(len(params.arrival_means)):
-            mean, trials = params.arrival_means[j], params.arrival_trials[j]
-            state.arrivals[b, j] = draw_kernel(state.world, b, params.arrival_law, mean, trials, factor)
-    else:
-        k = outcome_kernel(state.world, b, params.arrival_levels)
-        for j in range(len(params.arrival_means)):
-            state.arrivals[b, j] = params.arrival_counts[k, j]
-    if params.agent_law <= BINOMIAL:
-        for i in range(len(params.agent_means)):
-            mean, trials = params.agent_means[i], params.agent_trials[i]
-            state.agents[b, i] = draw_kernel(state.world, b, params.agent_law, mean, trials, 1.0)
-    else:
-        k = outcome_kernel(state.world, b, params.agent_levels)
-        for i in range(len(params.agent_means)):
-            state.agents[b, i] = params.agent_counts[k, i]
-    for k in range(state.hours.shape[1]):
-        state.hours[b, k] = 0.0
-    for i in range(len(params.agent_means)):
-        if state.agents[b, i] > 0:
-            for s in range(skills):
-                state.hours[b, params.agent_category[i] * skills + s] += state.agents[b, i] * params.agent_hours[i, s]
-
-
-@kernel
 def step_kernel(params, state, b, action):
     """Returns (reward, terminated). The action is a row of numbers, see `action_layout`."""
     n = len(params.arrival_means)
@@ -388,157 +289,6 @@ def accept_kernel(params, state, b, j, action):
 
 
 @outlined_kernel
-def route_kernel(params, state, b, j, count, routes):
-    """Send the accepted jobs of type j to pools: as the action says if its integers add up, else in proportion to it.
-
-    Proportional shares are rounded by largest remainder, the lowest index first; without any weight they are even.
-    """
-    n, size = len(params.arrival_means), params.n_categories
-    total, is_exact, share = 0.0, True, state.left[0]
-    for c in range(size):
-        weight = float(routes[c * n + j])
-        if not 0.0 <= weight < np.inf:
-            state.invalid_actions[b] += 1
-            weight = 0.0
-        share[c] = weight if params.allowed[j, c] else 0.0
-        total += share[c]
-        is_exact = is_exact and share[c] == np.floor(share[c])
-    if is_exact and total == count:
-        for c in range(size):
-            join_kernel(params, state, b, c, j, int(share[c]))
-        return
-    if total <= 0.0:
-        for c in range(size):
-            share[c] = params.allowed[j, c]
-            total += share[c]
-    if total <= 0.0:  # no category may serve the type: its jobs wait for ever
-        join_kernel(params, state, b, 0, j, count)
-        return
-    sent = 0
-    for c in range(size):
-        whole = int(np.floor(count * (share[c] / total)))
-        share[c] = count * (share[c] / total) - whole if share[c] > 0.0 else -1.0
-        sent += whole
-        join_kernel(params, state, b, c, j, whole)
-    while sent < count:
-        best = 0
-        for c in range(size):
-            if share[c] > share[best]:
-                best = c
-        join_kernel(params, state, b, best, j, 1)
-        share[best] = max(share[best] - 1.0, -0.5)
-        sent += 1
-
-
-@outlined_kernel
-def balance_kernel(params, state, b, j, count):
-    """Every job of type j joins the pool with the fewest of its type, the lowest index among equals (Algorithm 5)."""
-    for _ in range(count):
-        best, least = first_category(params, j), -1
-        for c in range(params.n_categories):
-            if params.allowed[j, c]:
-                ahead = waiting_kernel(params, state, b, c, j)
-                if least < 0 or ahead < least:
-                    best, least = c, ahead
-        join_kernel(params, state, b, best, j, 1)
-
-
-@outlined_kernel
-def clear_kernel(params, state, b):
-    """Nothing is granted yet."""
-    skills = params.job_hours.shape[1]
-    for e in range(state.allocation.shape[1]):
-        state.allocation[b, e] = 0
-    for k in range(state.used.shape[1]):
-        state.used[b, k] = 0.0
-    if params.is_flexible:
-        for k in range(len(params.sets)):
-            for s in range(skills):
-                state.granted[b, k * skills + s] = state.supply[b, k * skills + s] = 0.0
-                for c in range(params.n_categories):
-                    if params.sets[k] >> c & 1:
-                        state.supply[b, k * skills + s] += state.hours[b, c * skills + s]
-        for k in range(state.demand.shape[1]):
-            state.demand[b, k] = 0.0
-
-
-@outlined_kernel
-def grant_kernel(params, state, b, e, wanted):
-    """Grant entry e of a request as far as it waits and fits; returns how much."""
-    n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
-    s, j, c = e % width, e // width % n, e // (width * n)
-    d = ((c * n if params.is_pooled else 0) + j) * width + s
-    count = min(wanted, float(state.queue[b, d]))
-    first, last = (s, s + 1) if params.is_decomposable else (0, skills)
-    if not params.is_flexible and not params.allowed[j, c]:
-        count = 0.0
-    for each in range(first, last):
-        hours = params.job_hours[j, each]
-        if hours > 0.0 and count > 0.0:
-            if params.is_flexible:
-                count = min(count, room_kernel(params, state, b, j, each))
-            else:
-                count = min(count, most(state.hours[b, c * skills + each], hours, state.used[b, c * skills + each]))
-    if count <= 0.0:
-        return 0.0
-    for each in range(first, last):
-        hours = params.job_hours[j, each]
-        if hours > 0.0:
-            if params.is_flexible:
-                take_kernel(params, state, b, j, each, count)
-                state.demand[b, params.group[j] * skills + each] += count * hours
-            else:
-                state.used[b, c * skills + each] += count * hours
-    state.queue[b, d] -= int(count)
-    state.allocation[b, e] += int(count)
-    return count
-
-
-@outlined_kernel
-def request_kernel(params, state, b, request):
-    """Grant a request in index order."""
-    cut = 0.0
-    for e in range(state.allocation.shape[1]):
-        wanted = float(request[e])
-        if not 0.0 <= wanted < np.inf:
-            state.invalid_actions[b] += 1
-        elif wanted > 0.0:
-            wanted = np.floor(wanted + 1e-9)
-            cut += wanted - grant_kernel(params, state, b, e, wanted)
-    state.cut[b] = cut
-    state.total_cut[b] += cut
-
-
-@outlined_kernel
-def priority_kernel(params, state, b, values):
-    """Grant everything that waits and fits, entry by entry: the largest priority, or the lowest rank, first."""
-    entries = state.allocation.shape[1]
-    place, score = state.place[0], state.score[0]
-    for e in range(entries):
-        value = float(values[e])
-        place[e], score[e] = e, value if params.mode == PRIORITY else -value
-        low, high = (-1.0, 1.0) if params.mode == PRIORITY else (0.0, entries - 1.0)
-        if not low <= value <= high:
-            state.invalid_actions[b] += 1
-            score[e] = -np.inf
-    gap = entries // 2
-    while gap > 0:  # Shell's sort
-        for k in range(gap, entries):
-            e, hole = place[k], k
-            while hole >= gap:
-                other = place[hole - gap]
-                if score[other] > score[e] or (score[other] == score[e] and other < e):
-                    break
-                place[hole] = other
-                hole -= gap
-            place[hole] = e
-        gap //= 2
-    for k in range(entries):
-        grant_kernel(params, state, b, place[k], np.inf)
-    state.cut[b] = 0.0
-
-
-@kernel
 def observe_kernel(params, state, b, out):
     """The parts named by `layout`, one after the other."""
     size, start = queue_size(params), 0
@@ -634,26 +384,28 @@ class FreelanceMarketEnv(Env):
     """Allocate the hours of freelance agents to jobs whose tasks need several skills.
 
     ## Description
-    In every epoch jobs of N types arrive and agents of L categories are there for the epoch, with hours of S skills. Jobs wait
-    until their tasks are allocated; unused hours are lost. Whether tasks of a job may be done in different epochs
-    (`decomposable`) and a job spread over categories (`flexible`) makes the four classes FD, FND, ID and IND. The objective is the
-    number of jobs completed per epoch, less costs of waiting and declining. This is the model of Chatterjee, Varshney and
-    Vishwanath (Work Capacity of Freelance Markets).
+    In every epoch jobs of N types arrive and agents of L categories are there for the epoch, with hours of S
+    skills. Jobs wait until their tasks are allocated; unused hours are lost. Whether tasks of a job may be done in different
+    epochs (`decomposable`) and a job spread over categories (`flexible`) makes the four classes FD, FND, ID and IND. The
+    objective is the number of jobs completed per epoch, less costs of waiting and declining. This is the model of Chatterjee,
+    Varshney and Vishwanath (Work Capacity of Freelance Markets).
 
     ## Action Space
     By the option `action`:
 
     - "request" (default): a flat `Box` of numbers >= 0, whose parts `matchgym.envs.freelance_market.action_layout` names:
-      `accept`, only with the option `admission`; `route` (L N), only with pools: how many of the accepted jobs of each type join
-      each category, used as they are if integers that add up, else as weights; `request`, the allocation: (N,) jobs in class FND,
-      (N, S) tasks in FD, (L, N) jobs in IND, (L, N, S) tasks in ID, row by row. Numbers are rounded down. It is granted in index
-      order, each entry as far as jobs wait and hours are left; a feasible request is granted in full, the rest is cut.
-    - "priority": `accept`, then a score in [-1, 1] for each entry of a request: everything waiting is granted as far as it fits,
-      the highest score first. Work-conserving, good for learning. With pools, a job joins the pool with the fewest of its type.
+      `accept`, only with the option `admission`; `route` (L N), only with pools: how many of the accepted jobs of each type
+      join each category, used as they are if integers that add up, else as weights; `request`, the allocation: (N,) jobs in
+      class FND, (N, S) tasks in FD, (L, N) jobs in IND, (L, N, S) tasks in ID, row by row. Numbers are rounded down. It is
+      granted in index order, each entry as far as jobs wait and hours are left; a feasible request is granted in full, the rest
+      is cut.
+    - "priority": `accept`, then a score in [-1, 1] for each entry of a request: everything waiting is granted as far as it
+      fits, the highest score first. Work-conserving, good for learning. With pools, a job joins the pool with the fewest of its
+      type.
     - "order": `MultiDiscrete`, a rank for each entry, the lowest first; the rest as with "priority". The mask is always 1.
 
-    Numbers that are negative, infinite, NaN or out of their range are ignored and counted in `info["invalid_actions"]`; a Box has
-    no mask.
+    Numbers that are negative, infinite, NaN or out of their range are ignored and counted in `info["invalid_actions"]`; a Box
+    has no mask.
 
     ## Observation Space
     `Box(0, inf, (D + N + M + L S,), float32)` with M agent types in all; `env.unwrapped.observation_layout` names the slices.
@@ -688,7 +440,8 @@ class FreelanceMarketEnv(Env):
     | `invalid_actions` | numbers out of range since the reset |
     | `action_mask` | int8, empty for a Box, 1 for every rank |
 
-    `env.unwrapped.state` has more: `allocation`, what was granted, and `used`, the hours that were used of each category and skill.
+    `env.unwrapped.state` has more: `allocation`, what was granted, and `used`, the hours that were used of each category and
+    skill.
 
     ## Arguments
     - `instance`: a catalogue name, the path of a JSON file, or a dict of JSON values with the fields `arrival_means` (N,),
@@ -706,11 +459,12 @@ class FreelanceMarketEnv(Env):
     - `render_mode`: None, "ansi" or "rgb_array".
 
     ## Bounds and baselines
-    `matchgym.bounds.freelance_market` has the outer regions C^out and C^O as linear programmes and the exact capacity region for
-    finite laws; `matchgym.baselines.freelance_market` has the paper's algorithms.
+    `matchgym.bounds.freelance_market` has the outer regions C^out and C^O as linear programmes and the
+    exact capacity region for finite laws; `matchgym.baselines.freelance_market` has the paper's algorithms.
 
     ## References
-    A. Chatterjee, L. R. Varshney, S. Vishwanath. Work Capacity of Freelance Markets: Fundamental Limits and Decentralized Schemes.
+    A. Chatterjee, L. R. Varshney, S. Vishwanath. Work Capacity of Freelance Markets: Fundamental Limits and
+    Decentralized Schemes.
 
     ## Version History
     - v0: first version.

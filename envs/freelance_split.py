@@ -1,9 +1,10 @@
 """Who does what: requested allocations cut to what is feasible, and the split of every task among categories and agents.
 
-An allocation `a` of a flexible market is feasible if and only if for each skill and each set K of categories the types inside K,
-N(j) within K, need no more hours than K has (Hall's condition; `FreelanceMarketInstance.category_sets` are the K that matter). An
-inflexible one has its own hours in each category. Inside a category the tasks of a skill are laid end to end, and so are the hours
-of the agents: each agent does what lies opposite (the north-west corner), which fits because only the number of tasks is integral.
+An allocation `a` of a flexible market is feasible if and only if for each skill and each set K of categories the types inside
+K, N(j) within K, need no more hours than K has (Hall's condition; `FreelanceMarketInstance.category_sets` are the K that
+matter). An inflexible one has its own hours in each category. Inside a category the tasks of a skill are laid end to end, and
+so are the hours of the agents: each agent does what lies opposite (the north-west corner), which fits because only the number
+of tasks is integral.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from matchgym.envs.compile import outlined_kernel
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
+from matchgym.envs.instance import InputError
 from matchgym.envs.packing import FEASIBLE, most
 
 TINY = 1e-3  # of what hours may be exceeded by: less is not worth moving
@@ -97,6 +99,57 @@ def split_hours_kernel(params, state, b, s):
     for c in range(size):
         state.used[b, c * skills + s] = max(0.0, state.hours[b, c * skills + s] - left[c])
     return True
+
+
+class Sizes(NamedTuple):
+    """What `split_hours_kernel` reads of a market."""
+
+    job_hours: NDArray[np.float64]  # (N, S)
+    group_set: NDArray[np.int64]  # (G,)
+    n_categories: int
+
+
+class Hours(NamedTuple):
+    """What it reads and writes of an epoch."""
+
+    hours: NDArray[np.float64]  # (1, L S)
+    demand: NDArray[np.float64]  # (1, G S)
+    used: NDArray[np.float64]  # (1, L S)
+    flow: NDArray[np.float64]  # (1, G L)
+    left: NDArray[np.float64]  # (1, L)
+    parent: NDArray[np.int64]  # (1, L)
+    mover: NDArray[np.int64]  # (1, L)
+    line: NDArray[np.int64]  # (1, L)
+
+
+def split_tasks(instance: FreelanceMarketInstance, tasks: NDArray[Any], hours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """z (L, N, S) of tasks (N, S) in a flexible market with hours H (L, S): the environment's split, type by type.
+
+    Within a group, types take consecutive parts of its hours. InputError where the tasks do not fit.
+    """
+    size, n, skills = instance.n_categories, instance.n_types, instance.n_skills
+    group_set, group = np.unique(instance.signatures, return_inverse=True)
+    needs, groups = tasks * instance.job_hours, len(group_set)
+    demand = np.zeros((groups, skills))
+    np.add.at(demand, group.ravel(), needs)
+    numbers = [np.zeros((1, size), np.int64) for _ in range(3)]
+    flow = np.zeros((1, groups * size))
+    epoch = Hours(
+        np.ascontiguousarray(hours.reshape(1, -1), np.float64), demand.reshape(1, -1), np.zeros((1, size * skills)), flow,
+        np.zeros((1, size)), *numbers,
+    )  # fmt: skip
+    sizes, z = Sizes(np.array(instance.job_hours), group_set, size), np.zeros((size, n, skills))
+    for s in range(skills):
+        if not split_hours_kernel(sizes, epoch, 0, s):
+            raise InputError(f"allocation needs more hours of skill {s} than the agents have; ask for less.")
+        for g in range(groups):
+            types = np.flatnonzero((group.ravel() == g) & (needs[:, s] > 0))
+            ends = np.cumsum(needs[types, s])
+            borders = np.append(0.0, np.cumsum(flow[0].reshape(groups, size)[g]))
+            for j, start, end in zip(types.tolist(), np.append(0.0, ends[:-1]), ends):
+                parts = np.minimum(borders[1:], end) - np.maximum(borders[:-1], start)
+                z[:, j, s] = np.maximum(parts, 0.0) / instance.job_hours[j, s]
+    return z
 
 
 class Work(NamedTuple):

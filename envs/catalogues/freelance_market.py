@@ -1,8 +1,8 @@
 """Instances of freelance markets.
 
 `empty-capacity`, `prop12-*` and `section1` are the paper's (Section III-B, Proposition 12, Section I); `fractional-split`,
-`inflexible-gap`, `lp-floor-loss` and `finite-2x3-*` tell apart the four classes and the two outer regions; `crowd-*` follows the
-crowd scaling of Section IV, at a given share of the outer region's boundary.
+`inflexible-gap`, `lp-floor-loss` and `finite-2x3-*` tell apart the four classes and the two outer regions; `crowd-*` follows
+the crowd scaling of Section IV, at a given share of the outer region's boundary.
 """
 
 import math
@@ -31,7 +31,8 @@ def _fields(name: str, means: Any, job_hours: Any, agents: Any, agent_hours: Any
 
 def toy() -> Fields:
     """One type of one task of an hour, one category: three agents of an hour, two jobs per epoch, so two are completed."""
-    return _fields("toy", [2], [[1]], [[3]], [[[1]]], availability_law="deterministic")
+    laws = {"arrival_law": "deterministic", "availability_law": "deterministic"}
+    return _fields("toy", [2], [[1]], [[3]], [[[1]]], **laws)
 
 
 def empty_capacity(kind: str = "FND", mean: float = 1.0) -> Fields:
@@ -82,12 +83,12 @@ def lp_floor_loss() -> Fields:
 
 
 def finite_2x3(kind: str) -> Fields:
-    """Two types, two categories, three skills, three states of the agents: all four classes differ."""
-    support = [[0.4, [[2, 1], [1, 2]]], [0.35, [[1, 2], [2, 0]]], [0.25, [[0, 3], [1, 1]]]]
-    means = [[sum(p * row[c][i] for p, row in support) for i in range(2)] for c in range(2)]
-    hours = [[[2, 1, 1], [1, 2, 1]], [[1, 1, 2], [2, 0, 1]]]
+    """Two types, two categories, three skills, three states: all classes and outer regions differ."""
+    support = [[0.4, [[0, 3], [1, 2]]], [0.35, [[1, 0], [3, 0]]], [0.25, [[1, 1], [3, 3]]]]
+    means = np.einsum("k,kli->li", [p for p, _ in support], [counts for _, counts in support])
+    hours = [[[3, 2, 1], [1, 3, 1]], [[2, 0, 3], [2, 3, 3]]]
     return _fields(
-        f"finite-2x3-{kind.lower()}", [0.6, 0.8], [[2, 1, 1], [1, 1, 2]], means, hours, kind,
+        f"finite-2x3-{kind.lower()}", [0.6, 0.8], [[3, 3, 0], [1, 1, 3]], means, hours, kind,
         compatible=[[True, True], [False, True]], availability_law="finite", availability_support=support,
     )  # fmt: skip
 
