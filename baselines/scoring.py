@@ -35,6 +35,7 @@ class Score:
     difference: Interval  # objective minus anchor, in pairs under the same seeds
     bound: Bound | MeanBound
     rates: Mapping[str, Interval] = field(default_factory=dict)  # the model's further quantities per unit of time
+    trends: Mapping[str, Interval] = field(default_factory=dict)  # the model's slopes per unit of time
     match_rates: NDArray[np.float64] | None = None  # (n, m) per unit of time, where they are known exactly
     ratios: Interval | None = None  # of J / UB, where every replication has its own UB
 
@@ -76,6 +77,7 @@ class Score:
             "is_above_bound": self.is_above_bound,
             **{name: interval.mean for name, interval in self.rates.items()},
             **({"rates": {name: vars(interval) for name, interval in self.rates.items()}} if self.rates else {}),
+            **{name: vars(interval) for name, interval in self.trends.items()},
             **({} if self.match_rates is None else {"match_rates": self.match_rates.tolist()}),
         }
 
@@ -105,7 +107,7 @@ def score_exactly(entry: Entry, policy: Policy) -> Score:
         return Score(objective, 0, name, base, difference, bound)
     measures = policy.instance.measures(value.match_rates)
     rates = {key: Interval(rate, rate, rate) for key, rate in measures.items()}
-    return Score(objective, 0, name, base, difference, bound, rates, value.match_rates)
+    return Score(objective, 0, name, base, difference, bound, rates, match_rates=value.match_rates)
 
 
 def _as_interval(value: Any) -> Interval:
@@ -121,8 +123,8 @@ def score_simulated(
     bound_of = entry.layer("bounds").bound
     shared = (found.objective, found.replications, name, base.objective, found.minus(base))
     if not found.drawn:
-        return Score(*shared, _bound(entry, found.instance, policy), found.rates)
+        return Score(*shared, _bound(entry, found.instance, policy), found.rates, found.trends)
     own = [bound_of(instance) for instance in found.drawn]
     means = [sum(values) / len(own) for values in zip(*((each.value, each.certified_value) for each in own))]
     ratios = t_interval([value / each.certified_value for value, each in zip(found.values, own)])
-    return Score(*shared, MeanBound(own[0].kind, own[0].sense, *means), found.rates, ratios=ratios)
+    return Score(*shared, MeanBound(own[0].kind, own[0].sense, *means), found.rates, found.trends, ratios=ratios)

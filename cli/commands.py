@@ -186,6 +186,8 @@ def show_score(policy: str, env_id: str, instance: str, score: Score) -> None:
     console.print(f"  bound      {score.bound.certified_value:.6g}   {score.bound.kind}, certified")
     for name, rate in score.rates.items():
         console.print(f"  {name:10s} {rate.mean:.6g}   [{rate.low:.6g}, {rate.high:.6g}]  per unit of time")
+    for name, slope in score.trends.items():
+        console.print(f"  {name:10s} {slope.mean:.6g}   [{slope.low:.6g}, {slope.high:.6g}]  per unit of time, least squares")
     console.print(f"  anchor     {score.anchor.mean:.6g}   {score.anchor_policy}")
     console.print(
         f"  score      {significant(score.score, 4)}   (0 anchor, 1 bound); objective / bound {significant(score.ratio, 4)}"

@@ -50,6 +50,9 @@ class Model:
     glimpse: Mapping[str, Any] = field(default_factory=dict)
     # quantities per unit of time that evaluations report: name -> the field of the state that counts them since the reset
     rates: Mapping[str, str] = field(default_factory=dict)
+    # slopes over the counted decisions that evaluations report: name -> the fields that sum a quantity x_k, taken at decision k
+    # since the reset (from 0), and k x_k
+    trends: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     # (instance) -> decisions after which a start is forgotten, for the default warm-up of evaluations; None: not known
     settling: Callable[[Any], float] | None = None
     has_idle: bool = True  # whether the last Discrete action changes nothing; if not, what is not valid is left to chance

@@ -65,6 +65,12 @@ def outlined_kernel(function: Callable) -> Any:
     return kernel(function, is_inlined=False)
 
 
+def allocating_kernel(function: Callable) -> Any:
+    """As `kernel`, for decisions that need arrays of sizes unknown before: slower, and not to be called by kernels."""
+    function.__qualname__ = f"{function.__qualname__}_{_source_tag(inspect.getfile(function))}"
+    return numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+
+
 def specialise(loop: Callable, name: str, file: str, **bound: Any) -> Any:
     """Compile a copy of `loop` in which the global names `bound` mean the given kernels.
 

@@ -33,6 +33,7 @@ class Entry:
         return getattr(self.layer("envs"), f"{self.prefix}Env").model
 
 
+FREELANCE = "Chatterjee, Varshney, Vishwanath: Work Capacity of Freelance Markets"
 ENTRIES = (
     Entry("StationaryMatching-v0", "stationary_matching", "arXiv:2411.08218", 1000),
     Entry("GeneralMatching-v0", "general_matching", "arXiv:2411.08218", 1000),
@@ -40,6 +41,7 @@ ENTRIES = (
     Entry("DataLocality-v0", "data_locality", "Zhao, Mukherjee, Wu: Exploiting Data Locality in Server Clusters", 1000),
     Entry("CongestionLearning-v0", "congestion_learning", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
     Entry("FloatingClients-v0", "floating_clients", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
+    Entry("FreelanceMarket-v0", "freelance_market", FREELANCE, 1000),
 )  # fmt: skip
 
 REGISTRY = {entry.id: entry for entry in ENTRIES}
