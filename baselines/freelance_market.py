@@ -247,7 +247,7 @@ class OneCategoryPolicy(Policy):
             raise InputError(
                 f"observation must be numbers of shape (B, {parts['hours'].stop}), not {shorten(obs.shape)} or NaN."
             )
-        stream = self.start(len(obs), int(np.random.SeedSequence().entropy) % 2**62) if state is None else state.copy()  # type: ignore[arg-type,operator]
+        stream = self.start(len(obs), int(np.random.SeedSequence().entropy) % 2**62) if state is None else state.copy()  # type: ignore[arg-type]
         width = loaded.n_skills if loaded.decomposable else 1
         needs = loaded.needs if loaded.decomposable else np.ones((loaded.n_types, 1), bool)
         actions = np.empty((len(obs), loaded.n_types * width))

@@ -190,9 +190,10 @@ def prove_capacity(instance: FreelanceMarketInstance, certificate: dict[str, Any
     for (p, block, limits), point, guide in zip(parts, points, multipliers):
         w = [whole[row] if row >= 0 else 0 for row in _columns(instance, block, row_of).tolist()]
         total += p * largest_value(block.rows.tolist(), limits, w, point, guide)
-    paid, sums = Fraction(0), {}
+    paid = Fraction(0)
+    sums: dict[tuple[int, int], Fraction] = {}
     for (c, j, _), w in zip(keys, whole):
-        sums[c, j] = sums.get((c, j), 0) + w
+        sums[c, j] = sums.get((c, j), Fraction(0)) + w
     for j in np.flatnonzero(instance.arrival_means > 0).tolist():
         offers = [value for (_, other), value in sums.items() if other == j]
         if not offers:  # no category may serve the type

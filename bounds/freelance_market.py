@@ -113,8 +113,8 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
     x, y, prices = np.zeros(n), np.zeros((size, n, skills)), np.zeros((size, skills))
     for j in types:
         x[j] = max(0.0, held.values[amount[j][0].index]) * amount[j][1] * job
-    for place, (part, factor) in flow.items():
-        y[place] = max(0.0, held.values[part.index]) * factor * hour
+    for where, (part, factor) in flow.items():
+        y[where] = max(0.0, held.values[part.index]) * factor * hour
     unit = 1.0 if is_load else job
     for place, constraint in rows.items():
         prices[place] = max(0.0, held.row_multipliers[constraint.index]) * unit / hour

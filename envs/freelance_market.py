@@ -163,7 +163,9 @@ def params(instance: FreelanceMarketInstance, action: str = "request", pools: bo
         sets=instance.category_sets if instance.flexible else np.zeros(1, np.int64),
         group=group.ravel(),
         group_set=group_set,
-        initial_jobs=np.zeros(instance.n_types) if instance.initial_jobs is None else instance.initial_jobs,
+        initial_jobs=np.zeros(instance.n_types, np.int64)
+        if instance.initial_jobs is None
+        else instance.initial_jobs.astype(np.int64),
         holding_cost=instance.holding_cost,
         decline_cost=instance.decline_cost,
         n_categories=instance.n_categories,
