@@ -28,6 +28,8 @@ N_ROWS = 15
 CENTRING = 0.15  # sigma, the share of mu aimed at in a step
 BACKING_OFF = 0.95  # share of the step to the boundary
 MAX_ITERATIONS = 120
+RESOLUTION = 4e-15  # of a load, some twenty roundings
+FITTING_ROUNDS, CONSERVED = 1000, 1e-15  # of arrivals against lambda, relative
 WARM = 0.9  # weight of the last solution in a warm start
 SMALLEST_V, LARGEST_V = 1e-6, 1e7  # for rewards up to 1
 FORBIDDEN = 100.0  # r_ij = -FORBIDDEN (1 + 1/V), in units of the largest reward, stands for a pair that is not allowed
@@ -95,9 +97,47 @@ def solve_kernel(lam, m, v, target, complementarity, flows, is_warm, work):
         loads_kernel(n, m, v, work)
         value, gap = certificate_kernel(lam, m, v, work)
         iterations += 1
+    conserve_kernel(lam, m, v, work)
+    value, gap = certificate_kernel(lam, m, v, work)
     for k in range(size):
         flows[k] = work[X, k]
     return value, gap, iterations
+
+
+@kernel
+def resolution_kernel(m, v, work):
+    """What rounding the loads to double precision costs in the gap: prices change at the rate 1 / (V (m_j - s_j)^2)."""
+    steepest = 0.0
+    for j in range(len(m)):
+        steepest = max(steepest, work[H, j])
+    return RESOLUTION * steepest
+
+
+@outlined_kernel
+def conserve_kernel(lam, m, v, work):
+    """Make sum_j x_ij = lambda_i again with loads as they are: steps keep both up to rounding, and steep prices multiply that.
+
+    Rows are scaled to lambda_i and columns to the loads in turn (iterative proportional fitting), rows last.
+    """
+    n, n_servers = len(lam), len(m)
+    for _ in range(FITTING_ROUNDS):
+        drift = 0.0
+        for i in range(n):
+            total = 0.0
+            for j in range(n_servers):
+                total += work[X, i * n_servers + j]
+            drift = max(drift, abs(total / lam[i] - 1.0))
+            for j in range(n_servers):
+                work[X, i * n_servers + j] *= lam[i] / total
+        if drift <= CONSERVED:
+            break
+        for j in range(n_servers):
+            total = 0.0
+            for i in range(n):
+                total += work[X, i * n_servers + j]
+            for i in range(n):
+                work[X, i * n_servers + j] *= work[S, j] / total
+    loads_kernel(n, m, v, work)
 
 
 @kernel
@@ -249,8 +289,13 @@ def solve_barrier(
     compatibility : (I, J), which pairs are allowed; by default all.
     gap : asked for; by default what double precision allows. Raises RuntimeError if a larger one is left.
     """
-    lam = np.asarray(as_array("arrival_rates", np.asarray(arrival_rates, float), 1, (None,), positive=False))
-    r = np.asarray(rewards, float)
+    lam = np.asarray(as_array("arrival_rates", arrival_rates, 1, (None,), positive=False))
+    if not lam.any():
+        raise InputError("arrival_rates are all 0; give at least one type that arrives.")
+    try:
+        r = np.asarray(rewards, float)
+    except (TypeError, ValueError):
+        raise InputError(f"rewards must be a finite table ({len(lam)}, J), not {shorten(rewards)}.") from None
     if r.ndim != 2 or len(r) != len(lam) or r.shape[1] == 0 or not np.isfinite(r).all():
         raise InputError(f"rewards must be a finite table ({len(lam)}, J), not {shorten(rewards)}.")
     n, n_servers = r.shape
@@ -271,7 +316,9 @@ def solve_barrier(
     leak = float(x[~allowed[present]].sum()) if len(present) else 0.0
     if leak > 1e-6 * lam.sum():
         raise InputError("arrival_rates exceed what the servers allowed by compatibility complete; lower them or allow more.")
-    if not found <= target:
+    if gap is None:
+        target = max(target, float(resolution_kernel(m, v, work)))
+    if not abs(found) <= target:
         raise RuntimeError(f"the barrier programme is left with a gap of {found * scale:.1e}, above {target * scale:.1e}.")
     p = allowed / allowed.sum(1, keepdims=True)
     p[present] = np.where(allowed[present], x, 0.0)
@@ -283,7 +330,7 @@ def solve_barrier(
         prices=work[A, :n_servers] * scale,
         multipliers=np.array([(r[i] - work[A, :n_servers] * scale)[allowed[i]].max() for i in range(n)]),
         value=value * scale,
-        gap=max(0.0, found * scale),
+        gap=abs(found * scale),
         iterations=iterations,
     )
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from matchgym.baselines.barrier_programme import FORBIDDEN, ROUNDING, R, solve_kernel
+from matchgym.baselines.barrier_programme import FORBIDDEN, ROUNDING, R, resolution_kernel, solve_kernel
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.rng import beta, uniform
 
@@ -214,7 +214,7 @@ def barrier_rule(knobs, memory, b):
     # Never warm: where estimates tie, p would depend on the past. From an even split it is near the centre of the optimal ones.
     lam, flows, target = knobs.arrival_rates, memory.flows[0], max(knobs.gap, ROUNDING / v)
     _, gap, _ = solve_kernel(lam, knobs.capacities, v, target, knobs.complementarity, flows, False, memory.work)
-    if not gap <= target:
+    if not abs(gap) <= max(target, resolution_kernel(knobs.capacities, v, memory.work)):
         raise RuntimeError("programme (7) could not be solved to its gap; choose a smaller V")
     for place in range(len(knobs.present)):
         i = knobs.present[place]

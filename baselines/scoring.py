@@ -41,8 +41,10 @@ class Score:
 
     @property
     def score(self) -> float | None:
-        gap = self.bound.certified_value - self.anchor.mean
-        return self.difference.mean / gap if gap > 0 else None
+        """None where the anchor is as good as the bound, as far as the bound is resolved."""
+        certified = self.bound.certified_value
+        gap, resolution = certified - self.anchor.mean, abs(certified - self.bound.value) + 1e-10 * abs(certified)
+        return self.difference.mean / gap if gap > 10 * resolution else None
 
     @property
     def ratio(self) -> float | None:

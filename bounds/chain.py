@@ -143,7 +143,8 @@ def make_box(
         if states > limit:
             raise InputError(
                 f"{purpose} needs more than {limit} states for instance {instance.name!r} "
-                f"({len(weights)} queues): use a linear programme or simulation."
+                f"({len(weights)} {'supplier' if instance.joins is None else 'node'} types): use a linear programme or "
+                "simulation."
             )
     return box_of(instance, tuple(caps))
 

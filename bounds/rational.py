@@ -6,6 +6,7 @@ from fractions import Fraction
 from matchgym.envs.instance import InputError
 
 BITS = 256  # enclosures are about 2^-BITS wide
+LARGE_MEAN = 64  # above, e^-mean is enclosed too coarsely for a small tail to be 1 minus the rest
 LONG_TAIL = 400  # terms of a Poisson law from which sums of exact fractions grow too long
 
 
@@ -64,13 +65,15 @@ def exp_minus(x: Fraction) -> tuple[Fraction, Fraction]:
 
 def poisson_tail(mean: Fraction, count: int) -> Fraction:
     """An upper bound on Pr[Poisson(mean) >= count]."""
-    if count > LONG_TAIL and count > mean:
-        return _far_tail(mean, count)
+    is_far = count > mean and (mean > LARGE_MEAN or count > LONG_TAIL)
+    far = _far_tail(mean, count) if is_far else Fraction(1)
+    if count > LONG_TAIL and is_far:
+        return far
     term = partial = Fraction(1) if count > 0 else Fraction(0)
     for k in range(1, count):
         term = term * mean / k
         partial += term
-    return max(Fraction(0), 1 - exp_minus(mean)[0] * partial)
+    return min(far, max(Fraction(0), 1 - exp_minus(mean)[0] * partial))
 
 
 def _far_tail(mean: Fraction, count: int) -> Fraction:

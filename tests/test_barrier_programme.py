@@ -245,3 +245,25 @@ def test_absent_types_and_refusals():
             solve_barrier(*arguments)
     with pytest.raises(RuntimeError, match="gap"):
         solve_barrier([1.0], [[0.5, 0.3]], 10.0, gap=-1.0)
+
+
+@pytest.mark.parametrize(("load", "v"), [(0.999, 0.1), (0.9995, 0.1), (0.9999, 1.0), (0.9999, 100.0)])
+def test_the_value_near_capacity_is_that_of_feasible_flows(load, v):
+    """Steep prices multiply every job that the flows lose: value and dual bound D(u) agree within the stated gap."""
+    for seed in range(10):
+        rewards = np.random.default_rng(seed).uniform(0, 1, (2, 6))
+        rates = np.array([2.0, 3.0]) * load * 6 / 5
+        found = solve_barrier(rates, rewards, v)
+        assert np.allclose(found.flows.sum(1), rates, rtol=1e-14)
+        prices = np.maximum((rewards - found.multipliers[:, None]).max(0), 0)
+        dual = rates @ found.multipliers
+        dual += np.where(prices >= 1 / v, prices - (1 + np.log(np.maximum(v * prices, 1e-300))) / v, 0.0).sum()
+        assert 0 <= found.gap <= 1e-12 * abs(found.value) + 1e-5
+        assert abs(found.value - dual) <= found.gap + 1e-11 * abs(dual)
+
+
+def test_arrivals_of_nobody_and_rewards_that_are_no_numbers_are_refused():
+    with pytest.raises(InputError, match="arrival_rates are all 0"):
+        solve_barrier([0.0, 0.0], np.ones((2, 6)), 10.0)
+    with pytest.raises(InputError, match="rewards must be a finite table"):
+        solve_barrier([2.0, 3.0], "abc", 10.0)

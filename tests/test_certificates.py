@@ -47,6 +47,13 @@ def test_poisson_tail(mean, count):
     assert float(poisson_tail(Fraction(mean), count)) == pytest.approx(stats.poisson(mean).sf(count - 1), rel=1e-9)
 
 
+@pytest.mark.parametrize(("mean", "count"), [(215, 318), (225, 330), (262, 350), (300, 350), (500, 600)])
+def test_poisson_tails_of_long_queues(mean, count):
+    """Where e^-mean is below the resolution of its enclosure, the bound is still near the tail."""
+    tail, truth = float(poisson_tail(Fraction(mean), count)), stats.poisson(mean).sf(count - 1)
+    assert truth * (1 - 1e-9) <= tail <= 1.1 * truth
+
+
 def test_directed_rounding():
     third = Fraction(1, 3)
     assert Fraction(round_down(third)) < third < Fraction(round_up(third))
