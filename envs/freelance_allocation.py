@@ -81,14 +81,24 @@ def request_kernel(params, state, b, request):
 def priority_kernel(params, state, b, values):
     """Grant everything that waits and fits, entry by entry: the largest priority, or the lowest rank, first."""
     entries = state.allocation.shape[1]
-    place, score = state.place[0], state.score[0]
+    score = state.score[0]
     for e in range(entries):
         value = float(values[e])
-        place[e], score[e] = e, value if params.mode == PRIORITY else -value
+        score[e] = value if params.mode == PRIORITY else -value
         low, high = (-1.0, 1.0) if params.mode == PRIORITY else (0.0, entries - 1.0)
         if not low <= value <= high:
             state.invalid_actions[b] += 1
             score[e] = -np.inf
+    grant_by_score(params, state, b)
+
+
+@outlined_kernel
+def grant_by_score(params, state, b):
+    """Grant everything that waits and fits, entry by entry, the largest `score` first, the lowest index among equals."""
+    entries = state.allocation.shape[1]
+    place, score = state.place[0], state.score[0]
+    for e in range(entries):
+        place[e] = e
     gap = entries // 2
     while gap > 0:  # Shell's sort
         for k in range(gap, entries):

@@ -246,6 +246,12 @@ def step_kernel(params, state, b, action):
     else:
         priority_kernel(params, state, b, action[start:])
 
+    return finish_kernel(params, state, b, before, accepted), False
+
+
+@outlined_kernel
+def finish_kernel(params, state, b, before, accepted):
+    """What follows an allocation; returns the reward. `before` jobs waited, and `accepted` have joined them."""
     # Split.
     if params.is_flexible:
         for s in range(params.job_hours.shape[1]):
@@ -259,7 +265,7 @@ def step_kernel(params, state, b, action):
     state.backlog_sum[b] += state.backlog[b]
     state.backlog_moment[b] += state.backlog[b] * state.elapsed_time[b]
     offered = 0
-    for j in range(n):
+    for j in range(state.arrivals.shape[1]):
         offered += state.arrivals[b, j]
     declined = offered - accepted
     state.declined[b] += declined
@@ -269,7 +275,7 @@ def step_kernel(params, state, b, action):
     # The next epoch.
     state.elapsed_time[b] += 1
     world_kernel(params, state, b)
-    return reward, False
+    return reward
 
 
 @outlined_kernel

@@ -227,7 +227,7 @@ def test_laws_of_arrivals_and_agents():
 
 
 def test_pattern_of_arrivals():
-    env = started(TOY | {"arrival_means": [1000], "arrival_pattern": [0.0, 2.0]})
+    env = started(TOY | {"arrival_means": [1000], "arrival_law": "poisson", "arrival_pattern": [0.0, 2.0]})
     counts = []
     for _ in range(20):
         obs, *_ = env.step(np.zeros(1))
