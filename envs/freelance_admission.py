@@ -18,7 +18,7 @@ import numpy as np
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.freelance_admission import CATALOGUE
-from matchgym.envs.compile import kernel, outlined_kernel
+from matchgym.envs.compile import kernel
 from matchgym.envs.freelance_allocation import clear_kernel, grant_by_score
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.freelance_market import (
@@ -54,7 +54,7 @@ def params(
     return market_params(instance, "request", pools, action)._replace(mode=SCHEMES.index(scheme))
 
 
-@outlined_kernel
+@kernel
 def step_kernel(params, state, b, action):
     """Returns (reward, terminated). The action is a row of one probability or of N."""
     n, width = len(params.arrival_means), width_kernel(params)
