@@ -35,8 +35,9 @@ class Thinning(AcceptAll):
         self.share = share
 
     def fit(self, instance: Any) -> Self:
-        self.chance = self.share * (1 - decline(instance).value)
-        return super().fit(instance)
+        loaded = self.model.load(instance)
+        self.chance = self.share * (1 - decline(loaded).value)
+        return super().fit(loaded)
 
 
 class AdmissionMaxWeight(AcceptAll):

@@ -5,6 +5,20 @@
 eps = 0).
 """
 
-from matchgym.bounds.freelance_market import KINDS, bound, stability
+from typing import Any
 
-__all__ = ["KINDS", "bound", "stability"]
+from matchgym.bounds import freelance_market as market
+from matchgym.bounds.bound import Bound
+from matchgym.envs.freelance_admission import MODEL
+
+KINDS = market.KINDS
+
+
+def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
+    """A bound of one of KINDS, see `freelance_market`; names are those of this model's catalogue."""
+    return market.bound(MODEL.load(instance), kind)
+
+
+def stability(instance: Any) -> market.Stability:
+    """How much load the market bears, and where it ends."""
+    return market.stability(MODEL.load(instance))

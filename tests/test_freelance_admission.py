@@ -48,7 +48,7 @@ def test_schemes_conserve_and_waste_nothing(name, scheme):
     instance = env.instance
     for _ in range(30):
         seen = {key: obs[part].astype(float) for key, part in env.observation_layout.items()}
-        obs, *_, info = env.step(np.array([1.0]))
+        obs = env.step(np.array([1.0]))[0]
         granted = env.state.allocation[0].reshape(-1, instance.n_types)
         assert (seen["queue"] + seen["arrivals"] - granted.sum(0) == env.state.queue[0][: instance.n_types]).all()
         hours = seen["hours"].reshape(instance.n_categories, -1)
