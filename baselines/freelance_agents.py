@@ -11,6 +11,16 @@ from matchgym.envs.rng import uniform
 
 
 @allocating_kernel
+def smallest(job_hours, fresh, s):
+    """The least size of a task of skill s that nobody has begun."""
+    size = np.inf
+    for j in range(len(job_hours)):
+        if fresh[j, s] > 0:
+            size = min(size, job_hours[j, s])
+    return size
+
+
+@allocating_kernel
 def greedy_agent(job_hours, agent_hours, agents, waiting, is_decomposable, stream, b):
     """The tasks (N, S), or the jobs in every column if they are not decomposable, that agents finish in one epoch.
 
@@ -35,6 +45,7 @@ def greedy_agent(job_hours, agent_hours, agents, waiting, is_decomposable, strea
     kind, left = np.zeros(jobs, np.int64), np.zeros((jobs, skills))  # hours that nobody has given yet; -1: not to be given
     is_begun = np.zeros((jobs, skills), np.bool_)
     least, untouched = np.full(skills, np.inf), np.zeros(skills, np.int64)
+    fresh = np.zeros((n, skills), np.int64)  # tasks that nobody has begun
     for j in range(n):
         for k in range(first[j], first[j + 1]):
             kind[k] = j
@@ -42,6 +53,7 @@ def greedy_agent(job_hours, agent_hours, agents, waiting, is_decomposable, strea
                 is_there = job_hours[j, s] > 0.0 and k - first[j] >= first[j + 1] - first[j] - waiting[j, s]
                 left[k, s] = job_hours[j, s] if is_there else -1.0
                 untouched[s] += is_there
+                fresh[j, s] += is_there
         for s in range(skills):
             if waiting[j, s] > 0:
                 least[s] = min(least[s], job_hours[j, s])
@@ -78,6 +90,9 @@ def greedy_agent(job_hours, agent_hours, agents, waiting, is_decomposable, strea
                     left[job, s] = 0.0
                     is_begun[job, s] = True
                     untouched[s] -= 1
+                    fresh[kind[job], s] -= 1
+                    if fresh[kind[job], s] == 0:
+                        least[s] = smallest(job_hours, fresh, s)
                 elif unfit[s] < 0:
                     unfit[s] = job
         for s in range(skills):
@@ -92,6 +107,9 @@ def greedy_agent(job_hours, agent_hours, agents, waiting, is_decomposable, strea
                 partial[s] = unfit[s]
                 is_begun[unfit[s], s] = True
                 untouched[s] -= 1
+                fresh[kind[unfit[s]], s] -= 1
+                if fresh[kind[unfit[s]], s] == 0:
+                    least[s] = smallest(job_hours, fresh, s)
                 left[unfit[s], s] -= hours[s]
     done = np.zeros((n, skills), np.int64)
     for job in range(jobs):

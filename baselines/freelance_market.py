@@ -43,6 +43,7 @@ class FreelancePolicy(CompiledPolicy):
     routing: int = ways.LEAST_TASKS
     scheme: int = ways.CHANCE
     nu: float = 0.0
+    chance: float = 1.0
     is_capped: bool = False
     nodes: int = NODES
     is_random_order: bool = True
@@ -77,8 +78,9 @@ class FreelancePolicy(CompiledPolicy):
             columns=np.concatenate([*columns, end]),
             row=np.concatenate([*rows, end]),
             rows=np.concatenate([*(block.rows.ravel() for block in blocks), np.zeros(1)]),
-            accept={"all": 0, "common": 1, "per-type": loaded.n_types}[options["admission"]],
+            accept={"all": 0, "common": 1, "per-type": loaded.n_types}[options.get("admission", "common")],
             nu=self.nu,
+            chance=self.chance,
             n_categories=loaded.n_categories,
             is_decomposable=int(loaded.decomposable),
             is_flexible=int(loaded.flexible),

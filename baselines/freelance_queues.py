@@ -4,7 +4,7 @@ from matchgym.envs.compile import kernel
 
 ALL, PRESSURE_CENTRAL, PRESSURE_POOLS, PRESSURE_PRINTED = range(4)  # admissions
 EVEN, LEAST_TASKS, FILLING = range(3)  # routings
-MAXWEIGHT, RELAXED, GREEDY_JOB, NAIVE, CHANCE = range(5)  # schemes
+MAXWEIGHT, RELAXED, GREEDY_JOB, NAIVE, CHANCE, NOTHING = range(6)  # schemes; with NOTHING the environment allocates
 LOW, HIGH, ANY = range(3)  # categories that a naive job prefers
 
 

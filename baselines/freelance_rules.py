@@ -20,6 +20,7 @@ from matchgym.baselines.freelance_queues import (
     LEAST_TASKS,
     MAXWEIGHT,
     NAIVE,
+    NOTHING,
     PRESSURE_PRINTED,
     RELAXED,
     jobs_at,
@@ -48,6 +49,7 @@ class Knobs(NamedTuple):
     rows: Reals  # entries of the programmes' matrices, row by row
     accept: Integer  # numbers for admission at the front of an action
     nu: Real
+    chance: Real  # of acceptance in an epoch that is not declined
     n_categories: Integer
     is_decomposable: Integer
     is_flexible: Integer
@@ -189,10 +191,13 @@ def act_kernel(knobs, memory, b, obs, mask, rng):
     start = knobs.accept
     is_accepted = knobs.admission == ALL or not knobs.nu * pressure(knobs, obs, arrivals) > offered
     for k in range(start):
-        memory.action[b, k] = is_accepted
+        memory.action[b, k] = knobs.chance if is_accepted else 0.0
     if not is_accepted:
         for j in range(n):
             arrivals[j] = 0.0
+
+    if knobs.scheme == NOTHING:
+        return
 
     # Routing.
     if knobs.is_pooled:

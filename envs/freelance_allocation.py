@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from matchgym.envs.compile import outlined_kernel
+from matchgym.envs.compile import kernel
 from matchgym.envs.freelance_queues import width_kernel
 from matchgym.envs.freelance_split import room_kernel, take_kernel
 from matchgym.envs.packing import most
@@ -11,7 +11,7 @@ MODES = ("request", "priority", "order")  # of the option `action`
 REQUEST, PRIORITY, ORDER = range(len(MODES))
 
 
-@outlined_kernel
+@kernel
 def clear_kernel(params, state, b):
     """Nothing is granted yet."""
     skills = params.job_hours.shape[1]
@@ -30,7 +30,7 @@ def clear_kernel(params, state, b):
             state.demand[b, k] = 0.0
 
 
-@outlined_kernel
+@kernel
 def grant_kernel(params, state, b, e, wanted):
     """Grant entry e of a request as far as it waits and fits; returns how much."""
     n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
@@ -62,7 +62,7 @@ def grant_kernel(params, state, b, e, wanted):
     return count
 
 
-@outlined_kernel
+@kernel
 def request_kernel(params, state, b, request):
     """Grant a request in index order."""
     cut = 0.0
@@ -77,18 +77,28 @@ def request_kernel(params, state, b, request):
     state.total_cut[b] += cut
 
 
-@outlined_kernel
+@kernel
 def priority_kernel(params, state, b, values):
     """Grant everything that waits and fits, entry by entry: the largest priority, or the lowest rank, first."""
     entries = state.allocation.shape[1]
-    place, score = state.place[0], state.score[0]
+    score = state.score[0]
     for e in range(entries):
         value = float(values[e])
-        place[e], score[e] = e, value if params.mode == PRIORITY else -value
+        score[e] = value if params.mode == PRIORITY else -value
         low, high = (-1.0, 1.0) if params.mode == PRIORITY else (0.0, entries - 1.0)
         if not low <= value <= high:
             state.invalid_actions[b] += 1
             score[e] = -np.inf
+    grant_by_score(params, state, b)
+
+
+@kernel
+def grant_by_score(params, state, b):
+    """Grant everything that waits and fits, entry by entry, the largest `score` first, the lowest index among equals."""
+    entries = state.allocation.shape[1]
+    place, score = state.place[0], state.score[0]
+    for e in range(entries):
+        place[e] = e
     gap = entries // 2
     while gap > 0:  # Shell's sort
         for k in range(gap, entries):

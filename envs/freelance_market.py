@@ -31,7 +31,7 @@ import numpy as np
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.freelance_market import CATALOGUE
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel
 from matchgym.envs.freelance_allocation import MODES, REQUEST, clear_kernel, priority_kernel, request_kernel
 from matchgym.envs.freelance_instances import LAWS, FreelanceMarketInstance
 from matchgym.envs.freelance_market_view import draw
@@ -202,7 +202,7 @@ def state(instance: FreelanceMarketInstance, batch: int) -> State:
     )
 
 
-@outlined_kernel
+@kernel
 def reset_kernel(params, state, b):
     """The initial jobs wait (in the first pool that may serve them); then the first epoch's arrivals and agents are drawn."""
     split_kernel(state.world, b, state.stream)
@@ -220,7 +220,7 @@ def reset_kernel(params, state, b):
     world_kernel(params, state, b)
 
 
-@outlined_kernel
+@kernel
 def step_kernel(params, state, b, action):
     """Returns (reward, terminated). The action is a row of numbers, see `action_layout`."""
     n = len(params.arrival_means)
@@ -248,6 +248,12 @@ def step_kernel(params, state, b, action):
     else:
         priority_kernel(params, state, b, action[start:])
 
+    return finish_kernel(params, state, b, before, accepted), False
+
+
+@kernel
+def finish_kernel(params, state, b, before, accepted):
+    """What follows an allocation; returns the reward. `before` jobs waited, and `accepted` have joined them."""
     # Split.
     if params.is_flexible:
         for s in range(params.job_hours.shape[1]):
@@ -261,7 +267,7 @@ def step_kernel(params, state, b, action):
     state.backlog_sum[b] += state.backlog[b]
     state.backlog_moment[b] += state.backlog[b] * state.elapsed_time[b]
     offered = 0
-    for j in range(n):
+    for j in range(state.arrivals.shape[1]):
         offered += state.arrivals[b, j]
     declined = offered - accepted
     state.declined[b] += declined
@@ -271,10 +277,10 @@ def step_kernel(params, state, b, action):
     # The next epoch.
     state.elapsed_time[b] += 1
     world_kernel(params, state, b)
-    return reward, False
+    return reward
 
 
-@outlined_kernel
+@kernel
 def accept_kernel(params, state, b, j, action):
     """Arrivals of type j that are accepted: each with the probability that the action gives."""
     count = state.arrivals[b, j]
@@ -290,7 +296,7 @@ def accept_kernel(params, state, b, j, action):
     return int(binomial(state.choice, b, count, p))
 
 
-@outlined_kernel
+@kernel
 def observe_kernel(params, state, b, out):
     """The parts named by `layout`, one after the other."""
     size, start = queue_size(params), 0

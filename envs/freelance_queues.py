@@ -6,7 +6,7 @@ category has queues of its own: types stand row by row, category by category.
 
 import numpy as np
 
-from matchgym.envs.compile import kernel, outlined_kernel
+from matchgym.envs.compile import kernel
 
 
 @kernel
@@ -31,7 +31,7 @@ def first_category(params, j):
     return 0
 
 
-@outlined_kernel
+@kernel
 def join_kernel(params, state, b, c, j, count):
     """Jobs of a type join the queues, those of category l with pools."""
     n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
@@ -44,7 +44,7 @@ def join_kernel(params, state, b, c, j, count):
         state.queue[b, start] += count
 
 
-@outlined_kernel
+@kernel
 def waiting_kernel(params, state, b, c, j):
     """Incomplete jobs of type j, those of category l with pools: of decomposable jobs the longest queue of tasks."""
     n, width = len(params.arrival_means), width_kernel(params)
@@ -54,7 +54,7 @@ def waiting_kernel(params, state, b, c, j):
     return longest
 
 
-@outlined_kernel
+@kernel
 def count_kernel(params, state, b):
     """Count the waiting jobs."""
     total = 0
@@ -66,7 +66,7 @@ def count_kernel(params, state, b):
     state.backlog[b] = total
 
 
-@outlined_kernel
+@kernel
 def route_kernel(params, state, b, j, count, routes):
     """Send the accepted jobs of type j to pools: as the action says if its integers add up, else in proportion to it.
 
@@ -109,7 +109,7 @@ def route_kernel(params, state, b, j, count, routes):
         sent += 1
 
 
-@outlined_kernel
+@kernel
 def balance_kernel(params, state, b, j, count):
     """Every job of type j joins the pool with the fewest of its type, the lowest index among equals (Algorithm 5)."""
     for _ in range(count):

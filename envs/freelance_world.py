@@ -1,11 +1,11 @@
 """What an epoch of a freelance market brings: jobs and agents, by their laws."""
 
-from matchgym.envs.compile import kernel, outlined_kernel
+from matchgym.envs.compile import kernel
 from matchgym.envs.freelance_instances import BINOMIAL, POISSON
 from matchgym.envs.rng import binomial, poisson, uniform
 
 
-@outlined_kernel
+@kernel
 def draw_kernel(stream, b, law, mean, trials, factor):
     """A Poisson or binomial count."""
     if mean * factor <= 0.0:
@@ -26,7 +26,7 @@ def outcome_kernel(stream, b, levels):
     return k
 
 
-@outlined_kernel
+@kernel
 def world_kernel(params, state, b):
     """Draw the arrivals and the agents of the epoch that begins."""
     skills = params.job_hours.shape[1]

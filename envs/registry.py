@@ -42,6 +42,7 @@ ENTRIES = (
     Entry("CongestionLearning-v0", "congestion_learning", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
     Entry("FloatingClients-v0", "floating_clients", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
     Entry("FreelanceMarket-v0", "freelance_market", FREELANCE, 1000),
+    Entry("FreelanceAdmission-v0", "freelance_admission", FREELANCE, 1000),
 )  # fmt: skip
 
 REGISTRY = {entry.id: entry for entry in ENTRIES}
