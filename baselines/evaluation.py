@@ -7,6 +7,7 @@ same seed meet the same randomness (where the environment can synchronise it) an
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -187,9 +188,9 @@ _COMPILED: dict[tuple[str, Any], Any] = {}
 
 
 def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any:
-    key = (entry.id, policy_type.act_batch)
+    key = (entry.model.file, policy_type.act_batch)
     if key not in _COMPILED:
-        name = f"simulate_{entry.prefix}_{policy_type.compiled_name}"
+        name = f"simulate_{Path(entry.model.file).stem}_{policy_type.compiled_name}"
         kernels = {**entry.model.kernels, **policy_type.kernels}
         if policy_type.reads_glimpse and entry.model.glimpse:
             glimpse, act = entry.model.glimpse, policy_type.kernels["act_kernel"]

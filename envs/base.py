@@ -41,6 +41,7 @@ class Model:
     state_type: type
     evaluation_options: Mapping[str, Any]  # options that synchronise the randomness of policies under one seed
     describe: Callable[..., dict[str, Any]]  # (numbers of a row, mask) -> info
+    file: str  # on whose behalf the loops were compiled: models that share it share their kernels
     kernels: Mapping[str, Any]  # step_kernel, observe_kernel, mask_kernel, reset_kernel, open_params, open_state
     step_one: Any
     step_batch: Any
@@ -71,7 +72,7 @@ class Model:
             f.__name__: specialise(f, f.__name__, file, **bound, report=report) for f in (step_one, step_batch, reset_batch)
         }
         types = {"params_type": params_type, "state_type": state_type}
-        return {**types, "info": info, "describe": describe, "kernels": bound, **compiled}
+        return {**types, "file": file, "info": info, "describe": describe, "kernels": bound, **compiled}
 
     def load(self, source: Any) -> Any:
         """The instance meant by a catalogue name, a path, a dict of JSON values or an instance."""
@@ -101,10 +102,11 @@ def step_one(params_buffer, state_buffer, action, obs, mask):
     Returns (reward, terminated, numbers to report).
     """
     params, state = open_params(params_buffer), open_state(state_buffer)
-    reward, terminated = step_kernel(params, state, 0, action)
-    observe_kernel(params, state, 0, obs)
-    mask_kernel(params, state, 0, mask)
-    return reward, terminated, report(state, 0)
+    b = np.int64(0)  # a literal 0 would be a type of its own, for which every kernel would be compiled once more
+    reward, terminated = step_kernel(params, state, b, action)
+    observe_kernel(params, state, b, obs)
+    mask_kernel(params, state, b, mask)
+    return reward, terminated, report(state, b)
 
 
 def reset_batch(params_buffer, state_buffer, rows, obs, mask):

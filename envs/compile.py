@@ -50,14 +50,23 @@ def _source_tag(source: str) -> str:
     return hashlib.sha256(b"".join(_folder_digest(folder) for folder in folders)).hexdigest()[:8]
 
 
-def kernel(function: Callable, is_inlined: bool = True) -> Any:
+def kernel(function: Callable, is_inlined: bool = True, is_inner: bool = False) -> Any:
     """Compile `function` with numba; the result is cached on disk and never outlives an edit of the sources.
 
     Kernels are compiled without numba's reference counting, which more than halves their time. They may therefore not allocate
     arrays, and a function that receives an array from one (as from `opener`) must be compiled by this decorator too.
     """
     function.__qualname__ = f"{function.__qualname__}_{_source_tag(inspect.getfile(function))}"
-    return numba.njit(cache=True, error_model="numpy", nogil=True, forceinline=is_inlined, _nrt=False)(function)
+    doors = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if is_inner else {}
+    return numba.njit(cache=True, error_model="numpy", nogil=True, forceinline=is_inlined, _nrt=False, **doors)(function)
+
+
+def inner_kernel(function: Callable) -> Any:
+    """As `kernel`, for functions that only kernels call: without the door from Python, which takes much of the time to compile.
+
+    It must not be called from Python, which would crash the process.
+    """
+    return kernel(function, is_inner=True)
 
 
 def outlined_kernel(function: Callable) -> Any:
@@ -132,19 +141,29 @@ def views(record_type: type, buffer: NDArray[np.float64]) -> Any:
 
 
 @intrinsic
-def _as_table(context, block, shape):
-    """`np.reshape(block, shape)` without numba's checks, which would take a tenth of the time of a single step."""
-    table_type = numba_types.Array(block.dtype, 2, "C")
+def _window(context, words, start, shape):
+    """The array of this shape that begins at words[start], without numba's checks, which cost time, also to compile."""
+    array_type = numba_types.Array(words.dtype, len(shape), "C")
 
     def generate(context, builder, signature, arguments):
-        block = context.make_array(signature.args[0])(context, builder, arguments[0])
-        table = context.make_array(table_type)(context, builder)
-        shape = cgutils.unpack_tuple(builder, arguments[1])
-        strides = builder.mul(shape[1], block.itemsize), block.itemsize
-        populate_array(table, block.data, shape, strides, block.itemsize, block.meminfo, block.parent)
-        return table._getvalue()
+        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
+        part = context.make_array(array_type)(context, builder)
+        extents = cgutils.unpack_tuple(builder, arguments[2])
+        strides = [whole.itemsize] if len(extents) == 1 else [builder.mul(extents[1], whole.itemsize), whole.itemsize]
+        data = builder.gep(whole.data, [arguments[1]])
+        populate_array(part, data, extents, strides, whole.itemsize, whole.meminfo, whole.parent)
+        return part._getvalue()
 
-    return table_type(block, shape), generate
+    return array_type(words, start, shape), generate
+
+
+def _window_in_python(words: NDArray[Any], start: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    return words[start : start + int(np.prod(shape))].reshape(shape)
+
+
+_inner = numba.njit(
+    error_model="numpy", nogil=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)  # of functions made of a text, which have no file to be cached beside, and which only kernels call
 
 
 def opener(record_type: type) -> Any:
@@ -152,8 +171,8 @@ def opener(record_type: type) -> Any:
     lines = []
     for index, (_, dtype, axes) in enumerate(_fields(record_type)):
         offset, rows, columns = (f"int64[{3 * index + k}]" for k in range(3))
-        block = f"{dtype.__name__}[{offset} : {offset} + {rows} * {columns}]"
-        lines.append({0: f"{dtype.__name__}[{offset}]", 1: block, 2: f"as_table({block}, ({rows}, {columns}))"}[axes])
+        words, shape = dtype.__name__, (f"({rows},)", f"({rows}, {columns})")[axes > 1]
+        lines.append(f"window({words}, {offset}, {shape})" if axes else f"{words}[{offset}]")
     source = (
         f"def open_{record_type.__name__.lower()}(buffer):\n"
         "    float64, int64, uint64 = buffer, buffer.view(np.int64), buffer.view(np.uint64)\n"
@@ -161,13 +180,11 @@ def opener(record_type: type) -> Any:
     )
     namespace: dict[str, Any] = {
         "np": np,
-        "as_table": np.reshape if numba.config.DISABLE_JIT else _as_table,
+        "window": _window_in_python if numba.config.DISABLE_JIT else _window,
         "Record": record_type,
     }
     exec(source, namespace)
-    return numba.njit(error_model="numpy", nogil=True, forceinline=True, _nrt=False)(
-        namespace[f"open_{record_type.__name__.lower()}"]
-    )
+    return _inner(namespace[f"open_{record_type.__name__.lower()}"])
 
 
 def reporter(names: Sequence[str]) -> tuple[Any, Callable[..., dict[str, Any]]]:
@@ -181,7 +198,7 @@ def reporter(names: Sequence[str]) -> tuple[Any, Callable[..., dict[str, Any]]]:
     entries = ", ".join(f"{name!r}: numbers[{k}]" for k, name in enumerate(names))
     exec(f"def report(state, b):\n    return ({numbers})\n", namespace)
     exec(f"def describe(numbers, mask):\n    return {{{entries}, 'action_mask': mask}}\n", namespace)
-    report = numba.njit(error_model="numpy", nogil=True, forceinline=True, _nrt=False)(namespace["report"])
+    report = _inner(namespace["report"])
     return report, namespace["describe"]
 
 

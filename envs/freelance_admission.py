@@ -11,83 +11,28 @@ per type, and a fixed scheme does the rest. One epoch:
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from matchgym.envs.base import Env, Model, VectorEnv
+from matchgym.envs.base import Env, VectorEnv
 from matchgym.envs.catalogues.freelance_admission import CATALOGUE
-from matchgym.envs.compile import kernel
-from matchgym.envs.freelance_allocation import clear_kernel, grant_by_score
+from matchgym.envs.freelance_allocation import MODES, SCHEMES
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
-from matchgym.envs.freelance_market import (
-    MODEL as MARKET,
-)
-from matchgym.envs.freelance_market import (
-    Params,
-    State,
-    accept_kernel,
-    finish_kernel,
-    layout,
-    mask_kernel,
-    observe_kernel,
-    reset_kernel,
-    state,
-)
-from matchgym.envs.freelance_market import (
-    params as market_params,
-)
-from matchgym.envs.freelance_market_view import draw
-from matchgym.envs.freelance_queues import balance_kernel, join_kernel, width_kernel
-from matchgym.envs.rng import uniform
+from matchgym.envs.freelance_market import MODEL as MARKET
+from matchgym.envs.freelance_market import Params
+from matchgym.envs.freelance_market import params as market_params
 
 ACTIONS = ("common", "per-type")  # of the option `action`
-SCHEMES = ("most-tasks", "random-order")  # of the option `scheme`
-MOST_TASKS, RANDOM_ORDER = range(len(SCHEMES))
 
 
 def params(
     instance: FreelanceMarketInstance, action: str = "common", scheme: str = "most-tasks", pools: bool = False
 ) -> Params:
     """The numbers that the kernels read; `mode` is the scheme."""
-    return market_params(instance, "request", pools, action)._replace(mode=SCHEMES.index(scheme))
-
-
-@kernel
-def step_kernel(params, state, b, action):
-    """Returns (reward, terminated). The action is a row of one probability or of N."""
-    n, width = len(params.arrival_means), width_kernel(params)
-    before, accepted = state.backlog[b], 0
-
-    # Arrivals.
-    for j in range(n):
-        count = accept_kernel(params, state, b, j, action)
-        accepted += count
-        if params.is_pooled:
-            balance_kernel(params, state, b, j, count)
-        else:
-            join_kernel(params, state, b, 0, j, count)
-
-    # Allocation.
-    clear_kernel(params, state, b)
-    for e in range(state.allocation.shape[1]):
-        j = e // width % n
-        if params.mode == RANDOM_ORDER:
-            state.score[0, e] = uniform(state.choice, b)
-        else:
-            state.score[0, e] = state.queue[b, e if params.is_pooled or params.is_flexible else j] * tasks_kernel(params, j)
-    grant_by_score(params, state, b)
-    return finish_kernel(params, state, b, before, accepted), False
-
-
-@kernel
-def tasks_kernel(params, j):
-    """Tasks behind an entry of the queue: d_j of a job that is not decomposable."""
-    tasks = 0
-    for s in range(params.job_hours.shape[1]):
-        tasks += params.job_hours[j, s] > 0.0
-    return 1 if params.is_decomposable else tasks
+    return market_params(instance, pools=pools, admission=action)._replace(mode=len(MODES) + SCHEMES.index(scheme))
 
 
 def action_space(instance: FreelanceMarketInstance, options: Mapping[str, Any]) -> gym.spaces.Box:
@@ -95,28 +40,12 @@ def action_space(instance: FreelanceMarketInstance, options: Mapping[str, Any]) 
     return gym.spaces.Box(0.0, 1.0, (1 if options["action"] == "common" else instance.n_types,), np.float32)
 
 
-MODEL = Model(
-    instance_type=FreelanceMarketInstance,
+MODEL = replace(
+    MARKET,
     catalogue=CATALOGUE,
     params=params,
-    state=state,
-    layout=layout,
     action_space=action_space,
     options={"action": ACTIONS, "scheme": SCHEMES, "pools": (False, True)},
-    evaluation_options={},
-    draw=draw,
-    rates=MARKET.rates,
-    trends=MARKET.trends,
-    **Model.loops(
-        __file__,
-        info=MARKET.info,
-        Params=Params,
-        State=State,
-        reset_kernel=reset_kernel,
-        step_kernel=step_kernel,
-        observe_kernel=observe_kernel,
-        mask_kernel=mask_kernel,
-    ),
 )
 
 

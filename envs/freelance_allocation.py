@@ -2,16 +2,18 @@
 
 import numpy as np
 
-from matchgym.envs.compile import kernel
+from matchgym.envs.compile import inner_kernel, outlined_kernel
 from matchgym.envs.freelance_queues import width_kernel
 from matchgym.envs.freelance_split import room_kernel, take_kernel
 from matchgym.envs.packing import most
+from matchgym.envs.rng import uniform
 
 MODES = ("request", "priority", "order")  # of the option `action`
-REQUEST, PRIORITY, ORDER = range(len(MODES))
+SCHEMES = ("most-tasks", "random-order")  # in place of a request, where decisions are on admission only
+REQUEST, PRIORITY, ORDER, MOST_TASKS, RANDOM_ORDER = range(len(MODES) + len(SCHEMES))
 
 
-@kernel
+@inner_kernel
 def clear_kernel(params, state, b):
     """Nothing is granted yet."""
     skills = params.job_hours.shape[1]
@@ -30,7 +32,7 @@ def clear_kernel(params, state, b):
             state.demand[b, k] = 0.0
 
 
-@kernel
+@inner_kernel
 def grant_kernel(params, state, b, e, wanted):
     """Grant entry e of a request as far as it waits and fits; returns how much."""
     n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
@@ -62,45 +64,45 @@ def grant_kernel(params, state, b, e, wanted):
     return count
 
 
-@kernel
-def request_kernel(params, state, b, request):
-    """Grant a request in index order."""
-    cut = 0.0
-    for e in range(state.allocation.shape[1]):
-        wanted = float(request[e])
-        if not 0.0 <= wanted < np.inf:
-            state.invalid_actions[b] += 1
-        elif wanted > 0.0:
-            wanted = np.floor(wanted + 1e-9)
-            cut += wanted - grant_kernel(params, state, b, e, wanted)
-    state.cut[b] = cut
-    state.total_cut[b] += cut
-
-
-@kernel
-def priority_kernel(params, state, b, values):
-    """Grant everything that waits and fits, entry by entry: the largest priority, or the lowest rank, first."""
-    entries = state.allocation.shape[1]
-    score = state.score[0]
-    for e in range(entries):
-        value = float(values[e])
-        score[e] = value if params.mode == PRIORITY else -value
-        low, high = (-1.0, 1.0) if params.mode == PRIORITY else (0.0, entries - 1.0)
-        if not low <= value <= high:
-            state.invalid_actions[b] += 1
-            score[e] = -np.inf
-    grant_by_score(params, state, b)
-
-
-@kernel
-def grant_by_score(params, state, b):
-    """Grant everything that waits and fits, entry by entry, the largest `score` first, the lowest index among equals."""
-    entries = state.allocation.shape[1]
-    place, score = state.place[0], state.score[0]
+@inner_kernel
+def rank_kernel(params, state, b, values):
+    """Put the entries in the order in which they are granted."""
+    n, width, entries = len(params.arrival_means), width_kernel(params), state.allocation.shape[1]
+    score, place = state.score[0], state.place[0]
     for e in range(entries):
         place[e] = e
+        if params.mode == PRIORITY or params.mode == ORDER:
+            value = float(values[e])
+            is_valid = -1.0 <= value <= 1.0 if params.mode == PRIORITY else 0.0 <= value <= entries - 1.0
+            score[e] = value if params.mode == PRIORITY else -value
+            if not is_valid:
+                state.invalid_actions[b] += 1
+                score[e] = -np.inf
+        elif params.mode == RANDOM_ORDER:
+            score[e] = uniform(state.choice, b)
+        elif params.mode == MOST_TASKS:
+            j = e // width % n
+            d = e if params.is_pooled or params.is_flexible else j * width + e % width
+            score[e] = state.queue[b, d] * tasks_kernel(params, j)
+    if params.mode != REQUEST:
+        sort_by_score(score, place)
+
+
+@inner_kernel
+def tasks_kernel(params, j):
+    """Tasks behind an entry of the queue: d_j of a job that is not decomposable."""
+    tasks = 0
+    for s in range(params.job_hours.shape[1]):
+        tasks += params.job_hours[j, s] > 0.0
+    return 1 if params.is_decomposable else tasks
+
+
+@outlined_kernel
+def sort_by_score(score, place):
+    """Shell's sort of the entries in `place`: the largest score first, the lowest index among equals."""
+    entries = len(place)
     gap = entries // 2
-    while gap > 0:  # Shell's sort
+    while gap > 0:
         for k in range(gap, entries):
             e, hole = place[k], k
             while hole >= gap:
@@ -111,6 +113,25 @@ def grant_by_score(params, state, b):
                 hole -= gap
             place[hole] = e
         gap //= 2
-    for k in range(entries):
-        grant_kernel(params, state, b, place[k], np.inf)
-    state.cut[b] = 0.0
+
+
+@inner_kernel
+def allocate_kernel(params, state, b, values):
+    """Grant a request in index order, or everything that waits and fits in the order of the mode."""
+    clear_kernel(params, state, b)
+    rank_kernel(params, state, b, values)
+    cut = 0.0
+    for k in range(state.allocation.shape[1]):
+        e, wanted = state.place[0, k], np.inf
+        if params.mode == REQUEST:
+            wanted = float(values[e])
+            if not 0.0 <= wanted < np.inf:
+                state.invalid_actions[b] += 1
+                wanted = 0.0
+            wanted = np.floor(wanted + 1e-9)
+        if wanted > 0.0:
+            granted = grant_kernel(params, state, b, e, wanted)
+            if params.mode == REQUEST:
+                cut += wanted - granted
+    state.cut[b] = cut
+    state.total_cut[b] += cut

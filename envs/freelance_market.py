@@ -31,8 +31,8 @@ import numpy as np
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.freelance_market import CATALOGUE
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel
-from matchgym.envs.freelance_allocation import MODES, REQUEST, clear_kernel, priority_kernel, request_kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, inner_kernel
+from matchgym.envs.freelance_allocation import MODES, REQUEST, allocate_kernel
 from matchgym.envs.freelance_instances import LAWS, FreelanceMarketInstance
 from matchgym.envs.freelance_market_view import draw
 from matchgym.envs.freelance_queues import (
@@ -43,7 +43,7 @@ from matchgym.envs.freelance_queues import (
     queue_size,
     route_kernel,
 )
-from matchgym.envs.freelance_split import split_hours_kernel
+from matchgym.envs.freelance_split import split_hours
 from matchgym.envs.freelance_world import world_kernel
 from matchgym.envs.instance import InputError
 from matchgym.envs.rng import binomial
@@ -202,15 +202,18 @@ def state(instance: FreelanceMarketInstance, batch: int) -> State:
     )
 
 
-@kernel
+@inner_kernel
 def reset_kernel(params, state, b):
     """The initial jobs wait (in the first pool that may serve them); then the first epoch's arrivals and agents are drawn."""
     split_kernel(state.world, b, state.stream)
     split_kernel(state.choice, b, state.stream)
     for d in range(state.queue.shape[1]):
-        state.queue[b, d] = state.allocation[b, d % state.allocation.shape[1]] = 0
+        state.queue[b, d] = state.allocation[b, d] = 0
     for j in range(len(params.initial_jobs)):
-        join_kernel(params, state, b, first_category(params, j), j, params.initial_jobs[j])
+        for c in range(params.n_categories):
+            state.line[0, c] = 0
+        state.line[0, first_category(params, j) if params.is_pooled else 0] = params.initial_jobs[j]
+        join_kernel(params, state, b, j)
     for k in range(state.used.shape[1]):
         state.used[b, k] = 0.0
     state.elapsed_time[b] = state.completed[b] = state.declined[b] = state.invalid_actions[b] = 0
@@ -220,11 +223,10 @@ def reset_kernel(params, state, b):
     world_kernel(params, state, b)
 
 
-@kernel
+@inner_kernel
 def step_kernel(params, state, b, action):
     """Returns (reward, terminated). The action is a row of numbers, see `action_layout`."""
-    n = len(params.arrival_means)
-    before = state.backlog[b]
+    n, before = len(params.arrival_means), state.backlog[b]
 
     # Arrivals.
     start, accepted = 0, 0
@@ -235,29 +237,24 @@ def step_kernel(params, state, b, action):
         count = accept_kernel(params, state, b, j, action)
         accepted += count
         if not params.is_pooled:
-            join_kernel(params, state, b, 0, j, count)
+            state.line[0, 0] = count
         elif params.mode == REQUEST:
-            route_kernel(params, state, b, j, count, action[start : start + routes])
+            route = action[start : start + routes]
+            state.invalid_actions[b] += route_kernel(params.allowed, j, count, route, state.left[0], state.line[0])
         else:
             balance_kernel(params, state, b, j, count)
+        join_kernel(params, state, b, j)
 
     # Allocation.
-    clear_kernel(params, state, b)
-    if params.mode == REQUEST:
-        request_kernel(params, state, b, action[start + routes :])
-    else:
-        priority_kernel(params, state, b, action[start:])
+    allocate_kernel(params, state, b, action[start + routes :])
 
-    return finish_kernel(params, state, b, before, accepted), False
-
-
-@kernel
-def finish_kernel(params, state, b, before, accepted):
-    """What follows an allocation; returns the reward. `before` jobs waited, and `accepted` have joined them."""
     # Split.
     if params.is_flexible:
         for s in range(params.job_hours.shape[1]):
-            if not split_hours_kernel(params, state, b, s):
+            if not split_hours(
+                params.group_set, s, state.demand[b], state.hours[b], state.used[b], state.flow[0], state.left[0],
+                state.parent[0], state.mover[0], state.line[0],
+            ):  # fmt: skip
                 raise RuntimeError("a granted allocation has no split among the categories; please report this")
 
     # Completion.
@@ -267,7 +264,7 @@ def finish_kernel(params, state, b, before, accepted):
     state.backlog_sum[b] += state.backlog[b]
     state.backlog_moment[b] += state.backlog[b] * state.elapsed_time[b]
     offered = 0
-    for j in range(state.arrivals.shape[1]):
+    for j in range(n):
         offered += state.arrivals[b, j]
     declined = offered - accepted
     state.declined[b] += declined
@@ -277,10 +274,10 @@ def finish_kernel(params, state, b, before, accepted):
     # The next epoch.
     state.elapsed_time[b] += 1
     world_kernel(params, state, b)
-    return reward
+    return reward, False
 
 
-@kernel
+@inner_kernel
 def accept_kernel(params, state, b, j, action):
     """Arrivals of type j that are accepted: each with the probability that the action gives."""
     count = state.arrivals[b, j]
@@ -296,7 +293,7 @@ def accept_kernel(params, state, b, j, action):
     return int(binomial(state.choice, b, count, p))
 
 
-@kernel
+@inner_kernel
 def observe_kernel(params, state, b, out):
     """The parts named by `layout`, one after the other."""
     size, start = queue_size(params), 0
@@ -313,10 +310,11 @@ def observe_kernel(params, state, b, out):
         out[start + k] = state.hours[b, k]
 
 
-@kernel
+@inner_kernel
 def mask_kernel(params, state, b, out):
     """Every rank is valid for every entry; a Box has no mask."""
-    out[:] = True
+    for k in range(len(out)):
+        out[k] = True
 
 
 def layout(instance: FreelanceMarketInstance, options: Mapping[str, Any]) -> dict[str, slice]:

@@ -6,23 +6,23 @@ category has queues of its own: types stand row by row, category by category.
 
 import numpy as np
 
-from matchgym.envs.compile import kernel
+from matchgym.envs.compile import inner_kernel, outlined_kernel
 
 
-@kernel
+@inner_kernel
 def width_kernel(params):
     """Queues of a job type in a pool: one, or one per skill."""
     return params.job_hours.shape[1] if params.is_decomposable else 1
 
 
-@kernel
+@inner_kernel
 def queue_size(params):
     """Entries of the queue that are in use."""
     pools = params.n_categories if params.is_pooled else 1
     return pools * len(params.arrival_means) * width_kernel(params)
 
 
-@kernel
+@inner_kernel
 def first_category(params, j):
     """The first category that may serve type j; 0 if none may."""
     for c in range(params.n_categories):
@@ -31,20 +31,21 @@ def first_category(params, j):
     return 0
 
 
-@kernel
-def join_kernel(params, state, b, c, j, count):
-    """Jobs of a type join the queues, those of category l with pools."""
-    n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
-    start = ((c * n if params.is_pooled else 0) + j) * width
-    if params.is_decomposable:
-        for s in range(skills):
-            if params.job_hours[j, s] > 0.0:
-                state.queue[b, start + s] += count
-    else:
-        state.queue[b, start] += count
+@inner_kernel
+def join_kernel(params, state, b, j):
+    """Jobs of type j join the queues: with pools, sent[l] that of each category l, else sent[0] the only one."""
+    n, skills, width, sent = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params), state.line[0]
+    for c in range(params.n_categories if params.is_pooled else 1):
+        start = (c * n + j) * width
+        if params.is_decomposable:
+            for s in range(skills):
+                if params.job_hours[j, s] > 0.0:
+                    state.queue[b, start + s] += sent[c]
+        else:
+            state.queue[b, start] += sent[c]
 
 
-@kernel
+@inner_kernel
 def waiting_kernel(params, state, b, c, j):
     """Incomplete jobs of type j, those of category l with pools: of decomposable jobs the longest queue of tasks."""
     n, width = len(params.arrival_means), width_kernel(params)
@@ -54,7 +55,7 @@ def waiting_kernel(params, state, b, c, j):
     return longest
 
 
-@kernel
+@inner_kernel
 def count_kernel(params, state, b):
     """Count the waiting jobs."""
     total = 0
@@ -66,57 +67,66 @@ def count_kernel(params, state, b):
     state.backlog[b] = total
 
 
-@kernel
-def route_kernel(params, state, b, j, count, routes):
-    """Send the accepted jobs of type j to pools: as the action says if its integers add up, else in proportion to it.
+@outlined_kernel
+def route_kernel(allowed, j, count, routes, share, sent):
+    """Write to sent (L,) how many of the accepted jobs of type j join each pool; returns how many weights are out of range.
 
-    Proportional shares are rounded by largest remainder, the lowest index first; without any weight they are even.
+    As routes (L N) says if its integers add up, else in proportion to it. Proportional shares are rounded by largest remainder,
+    the lowest index first; without any weight they are even. share (L,) is scratch.
     """
-    n, size = len(params.arrival_means), params.n_categories
-    total, is_exact, share = 0.0, True, state.left[0]
+    n, size = allowed.shape
+    total, is_exact, invalid = 0.0, True, 0
     for c in range(size):
         weight = float(routes[c * n + j])
         if not 0.0 <= weight < np.inf:
-            state.invalid_actions[b] += 1
+            invalid += 1
             weight = 0.0
-        share[c] = weight if params.allowed[j, c] else 0.0
+        share[c] = weight if allowed[j, c] else 0.0
         total += share[c]
         is_exact = is_exact and share[c] == np.floor(share[c])
+        sent[c] = 0
     if is_exact and total == count:
         for c in range(size):
-            join_kernel(params, state, b, c, j, int(share[c]))
-        return
+            sent[c] = int(share[c])
+        return invalid
     if total <= 0.0:
         for c in range(size):
-            share[c] = params.allowed[j, c]
+            share[c] = allowed[j, c]
             total += share[c]
     if total <= 0.0:  # no category may serve the type: its jobs wait for ever
-        join_kernel(params, state, b, 0, j, count)
-        return
-    sent = 0
+        sent[0] = count
+        return invalid
+    missing = count
     for c in range(size):
-        whole = int(np.floor(count * (share[c] / total)))
-        share[c] = count * (share[c] / total) - whole if share[c] > 0.0 else -1.0
-        sent += whole
-        join_kernel(params, state, b, c, j, whole)
-    while sent < count:
+        sent[c] = int(np.floor(count * (share[c] / total)))
+        share[c] = count * (share[c] / total) - sent[c] if share[c] > 0.0 else -1.0
+        missing -= sent[c]
+    while missing > 0:
         best = 0
         for c in range(size):
             if share[c] > share[best]:
                 best = c
-        join_kernel(params, state, b, best, j, 1)
+        sent[best] += 1
         share[best] = max(share[best] - 1.0, -0.5)
-        sent += 1
+        missing -= 1
+    return invalid
 
 
-@kernel
+@inner_kernel
 def balance_kernel(params, state, b, j, count):
-    """Every job of type j joins the pool with the fewest of its type, the lowest index among equals (Algorithm 5)."""
+    """Write to sent[l]: a job of type j joins the pool with the fewest of its type, the first among equals (Algorithm 5)."""
+    ahead, sent = state.parent[0], state.line[0]
+    for c in range(params.n_categories):
+        ahead[c], sent[c] = waiting_kernel(params, state, b, c, j), 0
+    fill_pools(params.allowed, j, count, ahead, sent)
+
+
+@outlined_kernel
+def fill_pools(allowed, j, count, ahead, sent):
+    """Jobs go one by one where ahead[l] + sent[l] is least; to the first pool if no category may serve the type."""
     for _ in range(count):
-        best, least = first_category(params, j), -1
-        for c in range(params.n_categories):
-            if params.allowed[j, c]:
-                ahead = waiting_kernel(params, state, b, c, j)
-                if least < 0 or ahead < least:
-                    best, least = c, ahead
-        join_kernel(params, state, b, best, j, 1)
+        best = -1
+        for c in range(len(sent)):
+            if allowed[j, c] and (best < 0 or ahead[c] + sent[c] < ahead[best] + sent[best]):
+                best = c
+        sent[max(best, 0)] += 1

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.envs.compile import kernel
+from matchgym.envs.compile import inner_kernel, outlined_kernel
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.instance import InputError
 from matchgym.envs.packing import FEASIBLE, most
@@ -20,7 +20,7 @@ from matchgym.envs.packing import FEASIBLE, most
 TINY = 1e-3  # of what hours may be exceeded by: less is not worth moving
 
 
-@kernel
+@inner_kernel
 def room_kernel(params, state, b, j, s):
     """The most (j, s)-tasks that still fit into a flexible market, beside those granted."""
     skills, free = params.job_hours.shape[1], np.inf
@@ -31,7 +31,7 @@ def room_kernel(params, state, b, j, s):
     return free
 
 
-@kernel
+@inner_kernel
 def take_kernel(params, state, b, j, s, count):
     """Grant (j, s)-tasks in a flexible market."""
     skills = params.job_hours.shape[1]
@@ -40,36 +40,40 @@ def take_kernel(params, state, b, j, s, count):
             state.granted[b, k * skills + s] += count * params.job_hours[j, s]
 
 
-@kernel
-def split_hours_kernel(params, state, b, s):
-    """Split the granted hours of a skill among the categories; returns whether all of them found a place.
+@outlined_kernel
+def split_hours(group_set, s, demand, hours, used, flow, left, parent, mover, line):
+    """Split the granted hours of skill s among the categories; returns whether all of them found a place.
 
     Types with the same N(j) are one group. Hours go to the group's first category with hours left; when there is none, along a
     shortest path of categories on which other groups make room.
+
+    Parameters
+    ----------
+    group_set : (G,) N(j) of the groups, as bits. demand : (G S) hours of every group. hours : (L S) H.
+    used : (L S), written. flow : (G L), written. left : (L,) reals; parent, mover, line : (L,) integers, scratch.
     """
-    size, skills = params.n_categories, params.job_hours.shape[1]
-    groups = len(params.group_set)
-    flow, left, parent, mover, queue = state.flow[0], state.left[0], state.parent[0], state.mover[0], state.line[0]
+    size, groups = len(left), len(group_set)
+    skills = len(hours) // size
     slack = FEASIBLE
     for c in range(size):
-        left[c] = state.hours[b, c * skills + s]
+        left[c] = hours[c * skills + s]
         slack += FEASIBLE * left[c]
     for k in range(groups * size):
         flow[k] = 0.0
     for g in range(groups):
-        need = state.demand[b, g * skills + s]
+        need = demand[g * skills + s]
         while need > slack:
             # Breadth first over categories, from those of the group to one with hours left.
             head = tail = 0
             end = -1
             for c in range(size):
                 parent[c] = -2
-                if params.group_set[g] >> c & 1:
+                if group_set[g] >> c & 1:
                     parent[c], mover[c] = -1, g
-                    queue[tail] = c
+                    line[tail] = c
                     tail += 1
             while head < tail and end < 0:
-                c = queue[head]
+                c = line[head]
                 head += 1
                 if left[c] > TINY * slack:
                     end = c
@@ -77,9 +81,9 @@ def split_hours_kernel(params, state, b, s):
                 for other in range(groups):
                     if flow[other * size + c] > TINY * slack:
                         for into in range(size):
-                            if parent[into] == -2 and params.group_set[other] >> into & 1:
+                            if parent[into] == -2 and group_set[other] >> into & 1:
                                 parent[into], mover[into] = c, other
-                                queue[tail] = into
+                                line[tail] = into
                                 tail += 1
             if end < 0:
                 return need <= 4.0 * slack
@@ -97,29 +101,8 @@ def split_hours_kernel(params, state, b, s):
                 c = parent[c]
             need -= amount
     for c in range(size):
-        state.used[b, c * skills + s] = max(0.0, state.hours[b, c * skills + s] - left[c])
+        used[c * skills + s] = max(0.0, hours[c * skills + s] - left[c])
     return True
-
-
-class Sizes(NamedTuple):
-    """What `split_hours_kernel` reads of a market."""
-
-    job_hours: NDArray[np.float64]  # (N, S)
-    group_set: NDArray[np.int64]  # (G,)
-    n_categories: int
-
-
-class Hours(NamedTuple):
-    """What it reads and writes of an epoch."""
-
-    hours: NDArray[np.float64]  # (1, L S)
-    demand: NDArray[np.float64]  # (1, G S)
-    used: NDArray[np.float64]  # (1, L S)
-    flow: NDArray[np.float64]  # (1, G L)
-    left: NDArray[np.float64]  # (1, L)
-    parent: NDArray[np.int64]  # (1, L)
-    mover: NDArray[np.int64]  # (1, L)
-    line: NDArray[np.int64]  # (1, L)
 
 
 def split_tasks(instance: FreelanceMarketInstance, tasks: NDArray[Any], hours: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -132,20 +115,16 @@ def split_tasks(instance: FreelanceMarketInstance, tasks: NDArray[Any], hours: N
     needs, groups = tasks * instance.job_hours, len(group_set)
     demand = np.zeros((groups, skills))
     np.add.at(demand, group.ravel(), needs)
-    numbers = [np.zeros((1, size), np.int64) for _ in range(3)]
-    flow = np.zeros((1, groups * size))
-    epoch = Hours(
-        np.ascontiguousarray(hours.reshape(1, -1), np.float64), demand.reshape(1, -1), np.zeros((1, size * skills)), flow,
-        np.zeros((1, size)), *numbers,
-    )  # fmt: skip
-    sizes, z = Sizes(np.array(instance.job_hours), group_set, size), np.zeros((size, n, skills))
+    flow, used, left = np.zeros(groups * size), np.zeros(size * skills), np.zeros(size)
+    scratch = [np.zeros(size, np.int64) for _ in range(3)]
+    there, z = np.ascontiguousarray(hours.ravel(), np.float64), np.zeros((size, n, skills))
     for s in range(skills):
-        if not split_hours_kernel(sizes, epoch, 0, s):
+        if not split_hours(group_set, s, demand.ravel(), there, used, flow, left, *scratch):
             raise InputError(f"allocation needs more hours of skill {s} than the agents have; ask for less.")
         for g in range(groups):
             types = np.flatnonzero((group.ravel() == g) & (needs[:, s] > 0))
             ends = np.cumsum(needs[types, s])
-            borders = np.append(0.0, np.cumsum(flow[0].reshape(groups, size)[g]))
+            borders = np.append(0.0, np.cumsum(flow.reshape(groups, size)[g]))
             for j, start, end in zip(types.tolist(), np.append(0.0, ends[:-1]), ends):
                 parts = np.minimum(borders[1:], end) - np.maximum(borders[:-1], start)
                 z[:, j, s] = np.maximum(parts, 0.0) / instance.job_hours[j, s]
