@@ -3,17 +3,17 @@
 import numpy as np
 
 from matchgym.baselines.freelance_queues import RELAXED, queue_at, width_of
-from matchgym.envs.compile import inner_kernel, outlined_kernel
+from matchgym.envs.compile import kernel, outlined_kernel
 from matchgym.envs.packing import INTEGRAL, branch, relax
 
 
-@inner_kernel
+@kernel
 def column_of(knobs, e):
     """Category, type and skill of a column."""
     return knobs.columns[e, 0], knobs.columns[e, 1], knobs.columns[e, 2]
 
 
-@inner_kernel
+@outlined_kernel
 def maxweight(knobs, memory, b, obs, start):
     """The request of Algorithm 1 or, RELAXED, of programme (10) rounded down.
 

@@ -7,7 +7,7 @@ hours only become fewer. An epoch therefore costs time in the jobs that are gran
 import numpy as np
 
 from matchgym.baselines.freelance_queues import ANY, HIGH, NAIVE, queue_at, width_of
-from matchgym.envs.compile import inner_kernel, outlined_kernel
+from matchgym.envs.compile import kernel, outlined_kernel
 from matchgym.envs.packing import FEASIBLE
 from matchgym.envs.rng import uniform
 
@@ -48,7 +48,7 @@ def find_in_tree(tree, n, level):
     return min(place, n - 1)
 
 
-@inner_kernel
+@kernel
 def job_takes(knobs, memory, b, c, j):
     """Whether a job of type j finds all its hours, which it then takes: in category l, or (l < 0) in a flexible market."""
     left, skills = memory.left[0], knobs.job_hours.shape[1]
@@ -72,7 +72,7 @@ def job_takes(knobs, memory, b, c, j):
     return True
 
 
-@inner_kernel
+@outlined_kernel
 def category_of(knobs, memory, b, j, rng):
     """A naive job's category in an inflexible market, whose hours it takes; -1 if none has room."""
     size, chosen, seen = knobs.n_categories, -1, 0.0
@@ -90,7 +90,7 @@ def category_of(knobs, memory, b, j, rng):
     return chosen
 
 
-@inner_kernel
+@kernel
 def has_room(knobs, memory, c, j):
     """Whether category l has the hours of a job of type j."""
     skills, fits = knobs.job_hours.shape[1], True
@@ -100,7 +100,7 @@ def has_room(knobs, memory, c, j):
     return fits
 
 
-@inner_kernel
+@outlined_kernel
 def spread(knobs, memory, b, j, rng):
     """Whether a naive job finds its hours in the categories it may use, which it then takes in its order of preference."""
     left, size, skills = memory.left[0], knobs.n_categories, knobs.job_hours.shape[1]
@@ -123,7 +123,7 @@ def spread(knobs, memory, b, j, rng):
     return True
 
 
-@inner_kernel
+@outlined_kernel
 def pick_jobs(knobs, memory, b, pool, start, rng):
     """Jobs win one by one, in random order or by type; each takes all its hours or nothing, and then no job of its type can.
 

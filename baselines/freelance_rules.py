@@ -29,7 +29,7 @@ from matchgym.baselines.freelance_queues import (
     tasks_at,
     width_of,
 )
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, inner_kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, outlined_kernel
 from matchgym.envs.rng import uniform
 
 
@@ -82,7 +82,7 @@ class Scratch(NamedTuple):
     integers: IntegerTable  # (1, .)
 
 
-@inner_kernel
+@outlined_kernel
 def pressure(knobs, obs, arrivals):
     """P of rule (7): sum_j A_j times the tasks of type j that wait; with pools, of its emptiest category.
 
@@ -114,7 +114,7 @@ def pressure(knobs, obs, arrivals):
     return total
 
 
-@inner_kernel
+@outlined_kernel
 def route(knobs, memory, b, obs, arrivals, start):
     """Write the route of every type into the action, and let the arrivals join `waiting`."""
     n, size, waiting = len(knobs.n_tasks), knobs.n_categories, memory.waiting[0]
@@ -148,7 +148,7 @@ def route(knobs, memory, b, obs, arrivals, start):
                 memory.action[b, start + c * n + j] = part
 
 
-@inner_kernel
+@outlined_kernel
 def set_hours(knobs, memory, obs, agents_at):
     """H (L S) from the agents, and what is left of them: by sets of categories for GreedyJob in flexible markets."""
     skills, size, hours, left = knobs.job_hours.shape[1], knobs.n_categories, memory.hours[0], memory.left[0]
@@ -171,7 +171,7 @@ def set_hours(knobs, memory, obs, agents_at):
             left[k] = hours[k]
 
 
-@inner_kernel
+@outlined_kernel
 def act_kernel(knobs, memory, b, obs, mask, rng):
     """Write the action of row b; every policy of this model."""
     n, size, width = len(knobs.n_tasks), knobs.n_categories, width_of(knobs)

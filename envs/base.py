@@ -58,6 +58,7 @@ class Model:
     settling: Callable[[Any], float] | None = None
     has_idle: bool = True  # whether the last Discrete action changes nothing; if not, what is not valid is left to chance
     takes_rows: bool = False  # whether step_kernel takes a row (1,) of numbers where the action space is Discrete, too
+    takes_reals: bool = False  # whether rows are float64 for every kind of action: one compilation serves them all
     episode: Callable[[Any], int] | None = None  # (instance) -> decisions of an episode; None: the task goes on for ever
     # (instance, state, b) -> the instance with what row b has drawn for its episode filled in; None: nothing is drawn
     drawn: Callable[[Any, Any, int], Any] | None = None
@@ -172,6 +173,8 @@ class Rows:
         self._action_space = model.action_space(self.instance, options)
         self._n_actions = mask_size(self._action_space)
         self._takes_rows = model.takes_rows or not isinstance(self._action_space, gym.spaces.Discrete)
+        is_real = model.takes_reals or isinstance(self._action_space, gym.spaces.Box)
+        self._word: Any = np.float64 if is_real else np.int64  # of a row of numbers
         self._obs_dim = self._observation_space.shape[0]
         self._connect()
 
@@ -182,7 +185,7 @@ class Rows:
             what = "numbers" if "f" in kinds else "integers"
             raise TypeError(f"actions must be {what} of shape {space.shape}, not {given.dtype} of {given.shape}.")
         size = int(np.prod(self._action_space.shape or (1,)))
-        return np.ascontiguousarray(given.reshape(-1, size), np.float64 if "f" in kinds else np.int64)
+        return np.ascontiguousarray(given.reshape(-1, size), self._word)
 
     def _connect(self) -> None:
         """Set what hangs on the buffers and cannot be copied: windows onto them, and machine code."""
@@ -221,8 +224,8 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
     def _connect(self) -> None:
         super()._connect()
         obs, mask = np.empty(self._obs_dim, np.float32), np.empty(self._n_actions, np.int8)
-        is_box, size = isinstance(self._action_space, gym.spaces.Box), int(np.prod(self._action_space.shape or (1,)))
-        action = np.zeros(size, np.float64 if is_box else np.int64) if self._takes_rows else 0
+        size = int(np.prod(self._action_space.shape or (1,)))
+        action = np.zeros(size, self._word) if self._takes_rows else 0
         self._step_one = entry_point(self.model.step_one, self._params, self._state, action, obs, mask)
         self._describe = self.model.describe
 

@@ -6,8 +6,9 @@ Three facts about numba shape this file:
   silently run the old code: `kernel` therefore names the cache entry after a hash of every kernel source;
 * a kernel passed as an argument, or caught in a closure, is never found in the cache by the next process: `specialise`
   therefore binds kernels as *globals* of a copied loop, which numba caches like any module-level function;
-* crossing from Python into compiled code costs about 125 ns per array: `pack` therefore lays all arrays of a record into one
-  buffer, and the jitted function made by `opener` reads them back as the named record, at no cost inside compiled code.
+* crossing from Python into compiled code costs about 125 ns per array, and a record handed from kernel to kernel by value
+  takes long to compile: `pack` therefore lays all arrays of a record into one buffer, and what `opener` makes turns it into the
+  named record, which to compiled code is a pointer with typed fields.
 """
 
 import functools
@@ -22,7 +23,8 @@ import numba
 import numpy as np
 from numba import types as numba_types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import infer_getattr, intrinsic, lower_getattr_generic, models, register_model
 from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
@@ -50,23 +52,14 @@ def _source_tag(source: str) -> str:
     return hashlib.sha256(b"".join(_folder_digest(folder) for folder in folders)).hexdigest()[:8]
 
 
-def kernel(function: Callable, is_inlined: bool = True, is_inner: bool = False) -> Any:
+def kernel(function: Callable, is_inlined: bool = True) -> Any:
     """Compile `function` with numba; the result is cached on disk and never outlives an edit of the sources.
 
     Kernels are compiled without numba's reference counting, which more than halves their time. They may therefore not allocate
     arrays, and a function that receives an array from one (as from `opener`) must be compiled by this decorator too.
     """
     function.__qualname__ = f"{function.__qualname__}_{_source_tag(inspect.getfile(function))}"
-    doors = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if is_inner else {}
-    return numba.njit(cache=True, error_model="numpy", nogil=True, forceinline=is_inlined, _nrt=False, **doors)(function)
-
-
-def inner_kernel(function: Callable) -> Any:
-    """As `kernel`, for functions that only kernels call: without the door from Python, which takes much of the time to compile.
-
-    It must not be called from Python, which would crash the process.
-    """
-    return kernel(function, is_inner=True)
+    return numba.njit(cache=True, error_model="numpy", nogil=True, forceinline=is_inlined, _nrt=False)(function)
 
 
 def outlined_kernel(function: Callable) -> Any:
@@ -140,51 +133,79 @@ def views(record_type: type, buffer: NDArray[np.float64]) -> Any:
     return record_type(*opened)
 
 
-@intrinsic
-def _window(context, words, start, shape):
-    """The array of this shape that begins at words[start], without numba's checks, which cost time, also to compile."""
-    array_type = numba_types.Array(words.dtype, len(shape), "C")
+class OpenedRecord(numba_types.Type):
+    """The type, in compiled code, of a record in a buffer: no more than where the buffer is.
 
-    def generate(context, builder, signature, arguments):
-        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
-        part = context.make_array(array_type)(context, builder)
-        extents = cgutils.unpack_tuple(builder, arguments[2])
-        strides = [whole.itemsize] if len(extents) == 1 else [builder.mul(extents[1], whole.itemsize), whole.itemsize]
-        data = builder.gep(whole.data, [arguments[1]])
-        populate_array(part, data, extents, strides, whole.itemsize, whole.meminfo, whole.parent)
-        return part._getvalue()
+    A kernel that is handed a record of thirty arrays by value has three hundred arguments, which take far longer to compile
+    than what it does. Fields are read where they are used instead. As nothing writes to a header after `pack`, and fields that
+    are numbers do not change either, the compiler is told that these words are invariant and reads each of them once.
+    """
 
-    return array_type(words, start, shape), generate
+    def __init__(self, name: str, fields: tuple[tuple[str, Any, int], ...]) -> None:
+        self.fields = fields
+        super().__init__(f"OpenedRecord({name}, {fields})")
 
 
-def _window_in_python(words: NDArray[Any], start: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    return words[start : start + int(np.prod(shape))].reshape(shape)
+class _Pointer(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, cgutils.voidptr_t)
 
 
-_inner = numba.njit(
-    error_model="numpy", nogil=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
-)  # of functions made of a text, which have no file to be cached beside, and which only kernels call
+register_model(OpenedRecord)(_Pointer)
+
+
+@infer_getattr
+class _OpenedRecordAttributes(AttributeTemplate):
+    key = OpenedRecord
+
+    def generic_resolve(self, record: Any, attribute: str) -> Any:
+        for name, word, axes in record.fields:
+            if name == attribute:
+                return numba_types.Array(word, axes, "C") if axes else word
+        return None
+
+
+@lower_getattr_generic(OpenedRecord)
+def _read_field(context: Any, builder: Any, record: Any, start: Any, attribute: str) -> Any:
+    """A field of a record: a number, or an array that is a window onto the buffer."""
+    place = [name for name, _, _ in record.fields].index(attribute)
+    _, word, axes = record.fields[place]
+
+    def invariant(kind: Any, position: Any) -> Any:
+        pointer = builder.gep(builder.bitcast(start, kind.as_pointer()), [position])
+        value = builder.load(pointer)
+        value.set_metadata("invariant.load", builder.module.add_metadata([]))
+        return value
+
+    whole = context.get_value_type(numba_types.int64)
+    offset, *extents = (invariant(whole, whole(3 * place + k)) for k in range(1 + axes))
+    kind = context.get_value_type(word)
+    if not axes:
+        return invariant(kind, offset)
+    item, array_type = whole(8), numba_types.Array(word, axes, "C")
+    strides = [item] if axes == 1 else [builder.mul(extents[1], item), item]
+    window = context.make_array(array_type)(context, builder)
+    data = builder.gep(builder.bitcast(start, kind.as_pointer()), [offset])
+    populate_array(window, data, extents, strides, item, None, None)
+    return window._getvalue()
 
 
 def opener(record_type: type) -> Any:
     """A jitted function buffer -> record, the compiled twin of `views`."""
-    lines = []
-    for index, (_, dtype, axes) in enumerate(_fields(record_type)):
-        offset, rows, columns = (f"int64[{3 * index + k}]" for k in range(3))
-        words, shape = dtype.__name__, (f"({rows},)", f"({rows}, {columns})")[axes > 1]
-        lines.append(f"window({words}, {offset}, {shape})" if axes else f"{words}[{offset}]")
-    source = (
-        f"def open_{record_type.__name__.lower()}(buffer):\n"
-        "    float64, int64, uint64 = buffer, buffer.view(np.int64), buffer.view(np.uint64)\n"
-        f"    return Record({', '.join(lines)})\n"
-    )
-    namespace: dict[str, Any] = {
-        "np": np,
-        "window": _window_in_python if numba.config.DISABLE_JIT else _window,
-        "Record": record_type,
-    }
-    exec(source, namespace)
-    return _inner(namespace[f"open_{record_type.__name__.lower()}"])
+    if numba.config.DISABLE_JIT:
+        return lambda buffer: views(record_type, buffer)
+    fields = tuple((name, numba.from_dtype(np.dtype(word)), axes) for name, word, axes in _fields(record_type))
+    kind = OpenedRecord(record_type.__name__, fields)
+
+    @intrinsic
+    def open_record(context, buffer):
+        def generate(context, builder, signature, arguments):
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            return builder.bitcast(array.data, cgutils.voidptr_t)
+
+        return kind(buffer), generate
+
+    return open_record
 
 
 def reporter(names: Sequence[str]) -> tuple[Any, Callable[..., dict[str, Any]]]:
@@ -198,7 +219,7 @@ def reporter(names: Sequence[str]) -> tuple[Any, Callable[..., dict[str, Any]]]:
     entries = ", ".join(f"{name!r}: numbers[{k}]" for k, name in enumerate(names))
     exec(f"def report(state, b):\n    return ({numbers})\n", namespace)
     exec(f"def describe(numbers, mask):\n    return {{{entries}, 'action_mask': mask}}\n", namespace)
-    report = _inner(namespace["report"])
+    report = numba.njit(error_model="numpy", nogil=True, forceinline=True, _nrt=False)(namespace["report"])
     return report, namespace["describe"]
 
 

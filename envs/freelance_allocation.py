@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from matchgym.envs.compile import inner_kernel, outlined_kernel
+from matchgym.envs.compile import kernel, outlined_kernel
 from matchgym.envs.freelance_queues import width_kernel
 from matchgym.envs.freelance_split import room_kernel, take_kernel
 from matchgym.envs.packing import most
@@ -13,7 +13,7 @@ SCHEMES = ("most-tasks", "random-order")  # in place of a request, where decisio
 REQUEST, PRIORITY, ORDER, MOST_TASKS, RANDOM_ORDER = range(len(MODES) + len(SCHEMES))
 
 
-@inner_kernel
+@outlined_kernel
 def clear_kernel(params, state, b):
     """Nothing is granted yet."""
     skills = params.job_hours.shape[1]
@@ -32,7 +32,7 @@ def clear_kernel(params, state, b):
             state.demand[b, k] = 0.0
 
 
-@inner_kernel
+@outlined_kernel
 def grant_kernel(params, state, b, e, wanted):
     """Grant entry e of a request as far as it waits and fits; returns how much."""
     n, skills, width = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params)
@@ -64,7 +64,7 @@ def grant_kernel(params, state, b, e, wanted):
     return count
 
 
-@inner_kernel
+@outlined_kernel
 def rank_kernel(params, state, b, values):
     """Put the entries in the order in which they are granted."""
     n, width, entries = len(params.arrival_means), width_kernel(params), state.allocation.shape[1]
@@ -88,7 +88,7 @@ def rank_kernel(params, state, b, values):
         sort_by_score(score, place)
 
 
-@inner_kernel
+@kernel
 def tasks_kernel(params, j):
     """Tasks behind an entry of the queue: d_j of a job that is not decomposable."""
     tasks = 0
@@ -115,7 +115,7 @@ def sort_by_score(score, place):
         gap //= 2
 
 
-@inner_kernel
+@outlined_kernel
 def allocate_kernel(params, state, b, values):
     """Grant a request in index order, or everything that waits and fits in the order of the mode."""
     clear_kernel(params, state, b)

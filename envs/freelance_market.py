@@ -31,7 +31,7 @@ import numpy as np
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.freelance_market import CATALOGUE
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, inner_kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.freelance_allocation import MODES, REQUEST, allocate_kernel
 from matchgym.envs.freelance_instances import LAWS, FreelanceMarketInstance
 from matchgym.envs.freelance_market_view import draw
@@ -202,7 +202,7 @@ def state(instance: FreelanceMarketInstance, batch: int) -> State:
     )
 
 
-@inner_kernel
+@outlined_kernel
 def reset_kernel(params, state, b):
     """The initial jobs wait (in the first pool that may serve them); then the first epoch's arrivals and agents are drawn."""
     split_kernel(state.world, b, state.stream)
@@ -223,7 +223,7 @@ def reset_kernel(params, state, b):
     world_kernel(params, state, b)
 
 
-@inner_kernel
+@outlined_kernel
 def step_kernel(params, state, b, action):
     """Returns (reward, terminated). The action is a row of numbers, see `action_layout`."""
     n, before = len(params.arrival_means), state.backlog[b]
@@ -277,7 +277,7 @@ def step_kernel(params, state, b, action):
     return reward, False
 
 
-@inner_kernel
+@kernel
 def accept_kernel(params, state, b, j, action):
     """Arrivals of type j that are accepted: each with the probability that the action gives."""
     count = state.arrivals[b, j]
@@ -293,7 +293,7 @@ def accept_kernel(params, state, b, j, action):
     return int(binomial(state.choice, b, count, p))
 
 
-@inner_kernel
+@outlined_kernel
 def observe_kernel(params, state, b, out):
     """The parts named by `layout`, one after the other."""
     size, start = queue_size(params), 0
@@ -310,7 +310,7 @@ def observe_kernel(params, state, b, out):
         out[start + k] = state.hours[b, k]
 
 
-@inner_kernel
+@kernel
 def mask_kernel(params, state, b, out):
     """Every rank is valid for every entry; a Box has no mask."""
     for k in range(len(out)):
@@ -370,6 +370,7 @@ MODEL = Model(
     evaluation_options={},
     draw=draw,
     rates={"completed": "completed", "declined": "declined", "backlog": "backlog_sum", "cut": "total_cut"},
+    takes_reals=True,
     trends={"backlog_slope": ("backlog_sum", "backlog_moment")},
     **Model.loops(
         __file__,

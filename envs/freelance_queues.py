@@ -6,23 +6,23 @@ category has queues of its own: types stand row by row, category by category.
 
 import numpy as np
 
-from matchgym.envs.compile import inner_kernel, outlined_kernel
+from matchgym.envs.compile import kernel, outlined_kernel
 
 
-@inner_kernel
+@kernel
 def width_kernel(params):
     """Queues of a job type in a pool: one, or one per skill."""
     return params.job_hours.shape[1] if params.is_decomposable else 1
 
 
-@inner_kernel
+@kernel
 def queue_size(params):
     """Entries of the queue that are in use."""
     pools = params.n_categories if params.is_pooled else 1
     return pools * len(params.arrival_means) * width_kernel(params)
 
 
-@inner_kernel
+@kernel
 def first_category(params, j):
     """The first category that may serve type j; 0 if none may."""
     for c in range(params.n_categories):
@@ -31,7 +31,7 @@ def first_category(params, j):
     return 0
 
 
-@inner_kernel
+@outlined_kernel
 def join_kernel(params, state, b, j):
     """Jobs of type j join the queues: with pools, sent[l] that of each category l, else sent[0] the only one."""
     n, skills, width, sent = len(params.arrival_means), params.job_hours.shape[1], width_kernel(params), state.line[0]
@@ -45,7 +45,7 @@ def join_kernel(params, state, b, j):
             state.queue[b, start] += sent[c]
 
 
-@inner_kernel
+@kernel
 def waiting_kernel(params, state, b, c, j):
     """Incomplete jobs of type j, those of category l with pools: of decomposable jobs the longest queue of tasks."""
     n, width = len(params.arrival_means), width_kernel(params)
@@ -55,7 +55,7 @@ def waiting_kernel(params, state, b, c, j):
     return longest
 
 
-@inner_kernel
+@outlined_kernel
 def count_kernel(params, state, b):
     """Count the waiting jobs."""
     total = 0
@@ -112,7 +112,7 @@ def route_kernel(allowed, j, count, routes, share, sent):
     return invalid
 
 
-@inner_kernel
+@outlined_kernel
 def balance_kernel(params, state, b, j, count):
     """Write to sent[l]: a job of type j joins the pool with the fewest of its type, the first among equals (Algorithm 5)."""
     ahead, sent = state.parent[0], state.line[0]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.envs.compile import inner_kernel, outlined_kernel
+from matchgym.envs.compile import kernel, outlined_kernel
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.instance import InputError
 from matchgym.envs.packing import FEASIBLE, most
@@ -20,7 +20,7 @@ from matchgym.envs.packing import FEASIBLE, most
 TINY = 1e-3  # of what hours may be exceeded by: less is not worth moving
 
 
-@inner_kernel
+@kernel
 def room_kernel(params, state, b, j, s):
     """The most (j, s)-tasks that still fit into a flexible market, beside those granted."""
     skills, free = params.job_hours.shape[1], np.inf
@@ -31,7 +31,7 @@ def room_kernel(params, state, b, j, s):
     return free
 
 
-@inner_kernel
+@kernel
 def take_kernel(params, state, b, j, s, count):
     """Grant (j, s)-tasks in a flexible market."""
     skills = params.job_hours.shape[1]

@@ -1,6 +1,6 @@
 """What an epoch of a freelance market brings: jobs and agents, by their laws."""
 
-from matchgym.envs.compile import inner_kernel, outlined_kernel
+from matchgym.envs.compile import outlined_kernel
 from matchgym.envs.freelance_instances import BINOMIAL, POISSON
 from matchgym.envs.rng import binomial, poisson, uniform
 
@@ -30,7 +30,7 @@ def draw_counts(stream, b, law, means, trials, factor, levels, outcomes, counts)
         counts[b, j] = outcomes[k, j]
 
 
-@inner_kernel
+@outlined_kernel
 def world_kernel(params, state, b):
     """Draw the arrivals and the agents of the epoch that begins."""
     skills, stream = params.job_hours.shape[1], state.world

@@ -56,6 +56,17 @@ def is_feasible(instance, tasks, hours):
     return True
 
 
+def satisfies_hall(instance, tasks, hours):
+    """The same by Theorem 6's condition over all sets J of job types, which costs no programme."""
+    n = instance.n_types
+    for some in range(1, 2**n):
+        jobs = [j for j in range(n) if some >> j & 1]
+        supply = hours[instance.allowed[jobs].any(0)].sum(0)
+        if ((tasks[jobs] * instance.job_hours[jobs]).sum(0) > supply + 1e-9).any():
+            return False
+    return True
+
+
 def allocations(instance, hours, most=8):
     """All feasible allocations of small markets, per pool a list of tasks (N, S); undivided jobs whole."""
     n, skills, needs = instance.n_types, instance.n_skills, instance.needs
@@ -75,7 +86,7 @@ def allocations(instance, hours, most=8):
 
     def fits(pool, tasks):
         if instance.flexible:
-            return is_feasible(instance, tasks, hours)
+            return satisfies_hall(instance, tasks, hours)
         reach = not (tasks[~instance.allowed[:, pool]] > 0).any()
         return reach and ((tasks * instance.job_hours).sum(0) <= hours[pool] + 1e-9).all()
 

@@ -5,7 +5,7 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
-from cases_freelance import CLASSES, allocations, is_feasible, random_market
+from cases_freelance import CLASSES, allocations, is_feasible, random_market, satisfies_hall
 
 from matchgym.baselines.freelance_market import split
 from matchgym.envs.freelance_instances import FreelanceMarketInstance, with_data
@@ -134,6 +134,18 @@ def env_observation(env):
     obs = np.empty((1, env.observation_space.shape[0]), np.float32)
     env.model.reset_batch(env._params, env._state, np.zeros(1, bool), obs, np.zeros((1, env._n_actions), bool))
     return obs[0]
+
+
+def test_halls_condition_is_a_flow():
+    rng = np.random.default_rng(0)
+    seen = []
+    for seed in range(40):
+        instance = random_market(450 + seed, n=3)
+        hours = rng.integers(0, 9, (instance.n_categories, instance.n_skills)).astype(float)
+        tasks = rng.integers(0, 3, (3, instance.n_skills)) * instance.needs
+        seen.append(is_feasible(instance, tasks, hours))
+        assert seen[-1] == satisfies_hall(instance, tasks, hours)
+    assert 5 < sum(seen) < 35
 
 
 @pytest.mark.parametrize("kind", CLASSES)

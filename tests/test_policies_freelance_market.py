@@ -191,6 +191,8 @@ def test_greedy_agent_has_the_law_of_random_orders(decomposable):
             key = brute_greedy_agent(job_hours.tolist(), agent_hours.tolist(), winners, pair, jobs, decomposable).tobytes()
             law[key] = law.get(key, 0) + 1 / 72
     stream, counts = np.array([seed_words(5)]), {}
+    for hours in (job_hours, agent_hours):
+        hours.setflags(write=False)  # as those of an instance are, which spares a compilation
     waiting = np.array([[2, 2], [1, 0]])
     for _ in range(20_000):
         done = greedy_agent(job_hours, agent_hours, agents, waiting, decomposable, stream, 0) * (job_hours > 0)
