@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from matchgym.baselines.policy import CompiledPolicy, Policy, skip_mask
 from matchgym.baselines.statistics import Interval, batch_means_interval, paired_interval, t_interval
 from matchgym.envs.base import Model
-from matchgym.envs.compile import pack, specialise
+from matchgym.envs.compile import pack, specialise, views
 from matchgym.envs.instance import InputError, Instance, is_count, shorten
 from matchgym.envs.registry import Entry, find
 
@@ -235,10 +235,13 @@ def play(
     loop = _compiled_simulation(entry, type(policy))
     params, memory = pack(policy.params_), policy.start(replications, seed)
     starts = np.ones(replications, np.bool_)
-    for length in lengths:
+    remaining = list(lengths)
+    while remaining:
         rewards = np.zeros(replications)
-        loop(env._params, env._state, params, memory, starts, length, obs, masks, rewards)
+        loop(env._params, env._state, params, memory, starts, remaining.pop(0), obs, masks, rewards)
         starts[:] = False
+        if not remaining:
+            policy.review(views(policy.Memory, memory))
         yield rewards, env.state
 
 

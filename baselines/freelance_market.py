@@ -4,6 +4,7 @@ Policies with pools (`jltt-*`, `admission-jltt`, and all for class ID, whose job
 environment's option `pools`, those that decline arrivals in its option `admission`; `options` names what a policy needs.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -19,7 +20,7 @@ from matchgym.bounds.freelance_blocks import blocks_of
 from matchgym.envs.base import Model
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.freelance_market import MODEL, is_pooled
-from matchgym.envs.instance import InputError, shorten
+from matchgym.envs.instance import InputError, is_count, shorten
 from matchgym.envs.packing import room
 from matchgym.envs.rng import seed_words
 
@@ -27,7 +28,8 @@ __all__ = ["POLICIES", "Allocation", "exact_value", "greedy_job", "maxweight", "
 
 ORDERS, PREFERENCES = ("random", "index"), ("low", "high", "random")
 POOLS = {"pools": True}
-NODES = 300  # relaxations of one MaxWeight programme in a simulation
+MOST_NODES = 10**9
+NODES = 300  # relaxations of one MaxWeight programme, by default
 
 
 @compiled(__file__, rules.act_kernel)
@@ -106,6 +108,8 @@ class FreelancePolicy(CompiledPolicy):
         return rules.Scratch(
             stream=np.zeros((batch, 4), np.uint64),
             action=np.zeros((batch, int(np.prod(self.action_space_.shape or (1,))))),
+            solved=np.zeros(batch, np.int64),
+            unproved=np.zeros(batch, np.int64),
             hours=np.zeros((1, loaded.n_categories * loaded.n_skills)),
             left=np.zeros((1, pools)),
             waiting=np.zeros((1, queue.stop - queue.start)),
@@ -134,12 +138,33 @@ class Random(FreelancePolicy):
 
 
 class MaxWeightILP(FreelancePolicy):
-    """Algorithm 1 (MWTA), solved exactly; capped=false: weights Q and no limit, as printed. Class ID is routed by JLTT."""
+    """Algorithm 1 (MWTA), exact within `nodes` relaxations (what is not is counted); capped=false: weights Q, as printed.
+
+    Flexible markets and pools are solved within a few relaxations. Where categories share the queues of an inflexible market,
+    the capped programme of an epoch may take tens of thousands; the best allocation found is used, and a warning tells how many
+    were not proved the best. `matchgym.baselines.freelance_market.maxweight` is exact at any state. Class ID is routed by JLTT.
+    """
 
     scheme = ways.MAXWEIGHT
 
-    def __init__(self, capped: bool = True) -> None:
-        self.is_capped = capped
+    def __init__(self, capped: bool = True, nodes: int = NODES) -> None:
+        self.is_capped, self.nodes = capped, checked_nodes(nodes)
+
+    def review(self, memory: Any) -> None:
+        """Warn of allocations that were not proved the best."""
+        solved, unproved = int(memory.solved.sum()), int(memory.unproved.sum())
+        if unproved:
+            warnings.warn(
+                f"{unproved} of {solved} MaxWeight programmes were not proved the best within nodes={self.nodes} relaxations.",
+                stacklevel=2,
+            )
+
+
+def checked_nodes(nodes: int) -> int:
+    """InputError unless it is a count of relaxations."""
+    if not is_count(nodes, 1) or nodes > MOST_NODES:
+        raise InputError(f"nodes must be an integer from 1 to {MOST_NODES}, not {shorten(nodes)}.")
+    return nodes
 
 
 class MaxWeightLP(FreelancePolicy):
@@ -166,8 +191,8 @@ class JLTTMaxWeight(MaxWeightILP):
 
     options: ClassVar[Mapping[str, Any]] = POOLS
 
-    def __init__(self, capped: bool = True, exact: bool = True) -> None:
-        self.is_capped = capped
+    def __init__(self, capped: bool = True, exact: bool = True, nodes: int = NODES) -> None:
+        super().__init__(capped, nodes)
         self.scheme = ways.MAXWEIGHT if exact else ways.RELAXED
 
 
@@ -203,8 +228,9 @@ class AdmissionMaxWeight(MaxWeightILP):
     options: ClassVar[Mapping[str, Any]] = {"admission": "common"}
     admission = ways.PRESSURE_CENTRAL
 
-    def __init__(self, nu: float = 0.01, capped: bool = True) -> None:
-        self.nu, self.is_capped = nu, capped
+    def __init__(self, nu: float = 0.01, capped: bool = True, nodes: int = NODES) -> None:
+        super().__init__(capped, nodes)
+        self.nu = nu
 
 
 class AdmissionJLTT(MaxWeightILP):
@@ -213,8 +239,9 @@ class AdmissionJLTT(MaxWeightILP):
     options: ClassVar[Mapping[str, Any]] = POOLS | {"admission": "common"}
     admission = ways.PRESSURE_POOLS
 
-    def __init__(self, nu: float = 0.01, capped: bool = True, printed: bool = False) -> None:
-        self.nu, self.is_capped = nu, capped
+    def __init__(self, nu: float = 0.01, capped: bool = True, printed: bool = False, nodes: int = NODES) -> None:
+        super().__init__(capped, nodes)
+        self.nu = nu
         self.admission = ways.PRESSURE_PRINTED if printed else ways.PRESSURE_POOLS
 
 

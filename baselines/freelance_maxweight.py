@@ -50,7 +50,9 @@ def maxweight(knobs, memory, b, obs, start):
                     cap[e] = 0.0
             solve_relaxed(a, limit[:m], weight[:k], cap[:k], best[:k], memory.reals[0], memory.integers[0])
         else:
-            branch(a, limit[:m], weight[:k], cap[:k], knobs.nodes, best[:k], memory.reals[0], memory.integers[0])
+            _, is_proved = branch(a, limit[:m], weight[:k], cap[:k], knobs.nodes, best[:k], memory.reals[0], memory.integers[0])
+            memory.solved[b] += 1
+            memory.unproved[b] += not is_proved
         for e in range(k):
             c, j, s = column_of(knobs, first + e)
             memory.action[b, start + ((0 if knobs.is_flexible else c * n) + j) * width + s] = best[e]

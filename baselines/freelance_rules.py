@@ -68,6 +68,8 @@ class Scratch(NamedTuple):
 
     stream: WordTable  # (B, 4)
     action: RealTable  # (B, k)
+    solved: Integers  # (B,) MaxWeight programmes
+    unproved: Integers  # (B,) those whose search ended before its allocation was proved the best
     hours: RealTable  # (1, L S)
     left: RealTable  # (1, R S) or (1, L S)
     waiting: RealTable  # (1, D) Q + A
