@@ -29,7 +29,7 @@ __all__ = ["POLICIES", "Allocation", "exact_value", "greedy_job", "maxweight", "
 ORDERS, PREFERENCES = ("random", "index"), ("low", "high", "random")
 POOLS = {"pools": True}
 MOST_NODES = 10**9
-NODES = 300  # relaxations of one MaxWeight programme, by default
+NODES = 2000  # relaxations of one MaxWeight programme, by default
 
 
 @compiled(__file__, rules.act_kernel)
