@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from cases_freelance import CLASSES, capacity_by_enumeration, random_market
-from scipy.optimize import linprog
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from matchgym.baselines import evaluate
-from matchgym.baselines.freelance_market import POLICIES
+from matchgym.baselines.freelance_market import POLICIES, maxweight
+from matchgym.baselines.freelance_market_experiments import EXPERIMENTS
 from matchgym.cli import main
 from matchgym.envs.catalogues.freelance_market import crowd
 from matchgym.envs.freelance_market import MODEL
@@ -97,6 +98,61 @@ def test_slopes_of_the_backlog_by_load(name, kind, categories):
     demand, supply = market.arrival_means @ market.job_hours, market.mean_hours.sum(0)
     assert slopes[2].low > 0
     assert slopes[2].high > ((demand - supply) / market.job_hours.max(0)).max()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("seed", range(4))
+def test_maxweight_is_that_of_a_mixed_integer_programme(seed, kind):
+    """Markets too large to enumerate, with the split z among categories written out, real in flexible classes."""
+    market = random_market(950 + seed, kind, n=6, categories=3, skills=3, law="poisson")
+    rng = np.random.default_rng(seed)
+    n, skills, size, needs = 6, 3, 3, market.needs
+    queue = rng.integers(0, 9, (n, skills)) * needs if market.decomposable else rng.integers(0, 9, n)
+    agents = [rng.integers(0, 9, len(each)).tolist() for each in market.availability_means]
+    hours = np.array([np.array(count) @ brought for count, brought in zip(agents, market.agent_hours)])
+    weights = queue if market.decomposable else (queue[:, None] * needs)
+    delta = np.eye(n * skills).reshape(n, skills, -1)  # Delta_js as rows over the variables (Delta, z)
+    pad = np.zeros((n * skills, size * n * skills))
+    z = np.eye(size * n * skills).reshape(size, n, skills, -1)
+    rows, low, high = [], [], []
+
+    def constrain(row, least, most):
+        rows.append(row)
+        low.append(least)
+        high.append(most)
+
+    for j in range(n):
+        for s in range(skills):
+            constrain(np.r_[-delta[j, s], z[:, j, s].sum(0)], 0, 0)
+        if not market.decomposable:
+            first = int(needs[j].argmax())
+            for s in np.flatnonzero(needs[j]):
+                constrain(np.r_[delta[j, s] - delta[j, first], pad[0]], 0, 0)
+                if not market.flexible:
+                    for c in range(size):
+                        constrain(np.r_[0 * delta[j, s], z[c, j, s] - z[c, j, first]], 0, 0)
+    for c in range(size):
+        for s in range(skills):
+            constrain(np.r_[0 * delta[0, 0], market.job_hours[:, s] @ z[c, :, s]], 0, hours[c, s])
+    most = np.r_[np.where(needs, 1e4, 0).ravel(), (np.where(needs, 1e4, 0)[None] * market.allowed.T[:, :, None]).ravel()]
+    whole = np.r_[np.ones(n * skills), np.full(size * n * skills, 0 if market.flexible else 1)]
+    goal = -np.r_[weights.ravel(), pad[0]].astype(float)
+    exact = milp(
+        goal, constraints=LinearConstraint(np.array(rows), low, high), bounds=Bounds(0, most), integrality=whole,
+        options={"mip_rel_gap": 0},
+    )  # fmt: skip
+    assert exact.status == 0
+    assert maxweight(market, queue.tolist(), [0] * n, agents).objective == round(-exact.fun)
+
+
+def test_experiments_are_listed_and_their_claims_hold():
+    assert {"stability", "prop12", "empty-capacity", "crowd", "admission", "section1"} == {
+        name.removeprefix("freelance-") for name in EXPERIMENTS
+    }
+    for name in ("section1", "empty-capacity"):
+        data = EXPERIMENTS[f"freelance-{name}"].run(lambda share: None, 20, 0)
+        json.dumps(data)
+        assert all(each["holds"] for each in data["claims"]), data["claims"]
 
 
 def test_keys_of_an_evaluation(capsys):
