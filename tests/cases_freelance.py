@@ -46,6 +46,8 @@ def random_market(seed, kind="FND", n=None, categories=None, skills=None, law="f
 
 def is_feasible(instance, tasks, hours):
     """Whether tasks (N, S) of a flexible market find their hours in H (L, S): a flow, not Hall's condition."""
+    if instance.allowed.all():  # all hours are open to all types
+        return bool(((tasks * instance.job_hours).sum(0) <= hours.sum(0) + 1e-9).all())
     places = np.argwhere(instance.allowed.T)
     for s in range(instance.n_skills):
         demand = (np.arange(instance.n_types)[:, None] == places[:, 1]).astype(float)
