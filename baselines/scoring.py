@@ -36,6 +36,7 @@ class Score:
     difference: Interval  # objective minus anchor, in pairs under the same seeds
     bound: Bound | MeanBound
     rates: Mapping[str, Interval] = field(default_factory=dict)  # the model's further quantities per unit of time
+    trends: Mapping[str, Interval] = field(default_factory=dict)  # the model's slopes per unit of time
     match_rates: NDArray[np.float64] | None = None  # (n, m) per unit of time, where they are known exactly
     ratios: Interval | None = None  # of J / UB, where every replication has its own UB
     anchor_replications: int = 0  # 0: exact
@@ -80,6 +81,7 @@ class Score:
             "is_above_bound": self.is_above_bound,
             **{name: interval.mean for name, interval in self.rates.items()},
             **({"rates": {name: vars(interval) for name, interval in self.rates.items()}} if self.rates else {}),
+            **{name: vars(interval) for name, interval in self.trends.items()},
             **({} if self.match_rates is None else {"match_rates": self.match_rates.tolist()}),
         }
 
@@ -114,7 +116,7 @@ def score_exactly(entry: Entry, policy: Policy) -> Score:
         return Score(*shared, anchor_replications=simulated)
     measures = policy.instance.measures(value.match_rates)
     rates = {key: Interval(rate, rate, rate) for key, rate in measures.items()}
-    return Score(*shared, rates, value.match_rates, anchor_replications=simulated)
+    return Score(*shared, rates, match_rates=value.match_rates, anchor_replications=simulated)
 
 
 def _as_interval(value: Any) -> Interval:
@@ -131,9 +133,9 @@ def score_simulated(
     shared = (found.objective, found.replications, name, base.objective, found.minus(base))
     size = base.replications
     if not found.drawn:
-        return Score(*shared, _bound(entry, found.instance, policy), found.rates, anchor_replications=size)
+        return Score(*shared, _bound(entry, found.instance, policy), found.rates, found.trends, anchor_replications=size)
     own = [bound_of(instance) for instance in found.drawn]
     means = [sum(values) / len(own) for values in zip(*((each.value, each.certified_value) for each in own))]
     ratios = t_interval([value / each.certified_value for value, each in zip(found.values, own)])
     bound = MeanBound(own[0].kind, own[0].sense, *means)
-    return Score(*shared, bound, found.rates, ratios=ratios, anchor_replications=size)
+    return Score(*shared, bound, found.rates, found.trends, ratios=ratios, anchor_replications=size)
