@@ -81,6 +81,8 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int) -> 
     """A new learner on a native vector environment, after a pilot run there."""
     if algo == "maskable_ppo" and not hasattr(native.unwrapped, "action_masks"):
         raise InputError("algo maskable_ppo needs an environment with action masks; choose ppo.")
+    if algo == "maskable_ppo" and isinstance(native.single_action_space, gym.spaces.Box):
+        raise InputError("algo maskable_ppo needs an environment whose actions are choices; choose ppo.")
     if algo == "dqn" and not isinstance(native.single_action_space, gym.spaces.Discrete):
         raise InputError("algo dqn needs an environment with a discrete action; choose ppo.")
     scaling = pilot(native, spread_seed(seed, 0))

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -75,10 +76,16 @@ class TrainingResult:
     final: CurvePoint  # `policy`, measured under fresh seeds
 
 
+def default_algorithm(env_id: str, instance: Any = None, options: Mapping[str, Any] | None = None) -> str:
+    """maskable_ppo, or ppo where actions are not choices but numbers."""
+    space = make_native(env_id, instance, options=options).single_action_space
+    return "ppo" if isinstance(space, gym.spaces.Box) else "maskable_ppo"
+
+
 def train(
     env_id: str,
     instance: Any = None,
-    algo: str = "maskable_ppo",
+    algo: str | None = None,
     timesteps: int | None = None,
     seed: int = 0,
     params: Mapping[str, Any] | None = None,
@@ -98,7 +105,7 @@ def train(
     env_id : an id of the registry.
     instance : a catalogue name, a path to a JSON file or a dict of JSON values; None takes the environment's
         default.
-    algo : "maskable_ppo", "ppo", "a2c" or "dqn".
+    algo : "maskable_ppo", "ppo", "a2c" or "dqn"; None takes maskable_ppo, or ppo where actions are not choices but numbers.
     timesteps : environment steps in total, rounded up to whole updates; None takes the algorithm's default.
     seed : of the network, of the training environment (row b gets seed + b) and, spread far apart, of the
         measurements.
@@ -121,6 +128,7 @@ def train(
     KeyboardInterrupt : after a checkpoint has been saved.
     """
     entry = find(env_id)
+    algo = default_algorithm(entry.id, instance, options) if algo is None else algo
     table = hyperparameters_for(entry.id, algo, params)
     total = default_timesteps(entry.id, algo) if timesteps is None else timesteps
     every = max(1, total // 10) if checkpoint_every is None and is_count(total, 1) else checkpoint_every

@@ -199,7 +199,9 @@ def show_score(policy: str, env_id: str, instance: str, score: Score) -> None:
 @app.command()
 def train(
     env_id: Id,
-    algo: Annotated[str, typer.Option(help="maskable_ppo, ppo, a2c or dqn.")] = "maskable_ppo",
+    algo: Annotated[
+        str | None, typer.Option(help="maskable_ppo, ppo, a2c or dqn; by default the first, or ppo for Box actions.")
+    ] = None,
     timesteps: Annotated[int | None, typer.Option(help="Environment steps; the default depends on the algorithm.")] = None,
     instance: InstanceOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the network and of the environment.")] = 0,
@@ -209,10 +211,12 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an agent with Stable-Baselines3, draw its learning curve and score it."""
+    from matchgym.agents.training import default_algorithm
     from matchgym.cli.training import train_and_score
 
     watch = Stopwatch()
     entry, loaded = load(env_id, instance)
+    algo = default_algorithm(entry.id, loaded) if algo is None else algo
     if folder is not None and not folder.name:
         raise InputError(f"--folder {str(folder)!r} names no folder of its own; give a new one.")
     result, score = train_and_score(entry, loaded, algo, timesteps, seed, folder, resume, named_values(param))

@@ -251,6 +251,20 @@ def test_demo(tmp_path, capsys) -> None:
     assert abs(found.mean - truth) <= 2.1 * found.half_width  # 99.99 %: the 5e-5 and 0.025 quantiles of t(63) are 2.08 apart
 
 
+def test_actions_that_are_numbers(tmp_path) -> None:
+    """PPO by default, and the others are refused in one sentence."""
+    params = {"n_envs": 8, "n_steps": 4, "batch_size": 16, "net_arch": [8]}
+    measurement = Measurement(points=1, rows=4, warmup=1, decisions=10, final_decisions=10)
+    arguments = {"params": params, "measurement": measurement, "progress": False}
+    result = train("DataLocalityDesign-v0", "toy", None, 64, folder=tmp_path / "ppo", **arguments)
+    assert json.loads((tmp_path / "ppo" / "config.json").read_text())["algo"] == "ppo"
+    design, _ = result.policy.predict(np.zeros((3, result.policy.model.observation_space.shape[0]), np.float32))
+    assert design.shape == (3, 1, 2)
+    assert ((design >= 0) & (design <= 1)).all()
+    with pytest.raises(InputError, match="choose ppo"):
+        train("DataLocalityDesign-v0", "toy", "maskable_ppo", 64, folder=tmp_path / "masked", **arguments)
+
+
 def test_exact_value_of_a_network_that_heeds_no_masks(tmp_path) -> None:
     """What it chooses against the mask does nothing, in the exact chain as in the environment; at 99.99 %."""
     policy = train(ID, "demo", "dqn", 1024, folder=tmp_path, progress=False, params=small("dqn"), measurement=BRIEF).policy
