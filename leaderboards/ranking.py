@@ -1,7 +1,7 @@
 """Which differences between rows are real: paired t tests, Holm's correction, simultaneous rank intervals and tiers.
 
-Rows may have been measured on different numbers of replications: each is a sample (R_i,) whose entry b belongs to replication b,
-and two rows are compared on the replications that both have. An aggregate over tasks is a row with one such sample per task.
+Rows may have been measured on different numbers of replications: each is a sample (R_i,) whose entry b is of replication b, and
+two rows are compared on the replications that both have. An aggregate over tasks is a row with one such sample per task.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from scipy.special import stdtr
 LEVEL = 0.05  # probability of any false claim within a family of tests
 RESAMPLES, RESAMPLING_SEED = 2000, 20_260_101
 LONGEST = 1024  # replications of a row at most
+ROUNDING = 1e-12
 
 Sample = NDArray[np.float64]
 Row = Sequence[Sample]  # one sample per task
@@ -21,7 +22,7 @@ Row = Sequence[Sample]  # one sample per task
 
 def paired_p_value(first: ArrayLike, second: ArrayLike) -> float:
     """Two-sided p-value of Student's paired t test of equal means; the entries (R,) belong together, R >= 2."""
-    difference = np.asarray(first, float) - np.asarray(second, float)
+    difference = gaps(np.asarray(first, float), np.asarray(second, float))
     mean, error = difference.mean(), difference.std(ddof=1) / np.sqrt(len(difference))
     if error == 0.0:
         return 1.0 if mean == 0.0 else 0.0
@@ -40,6 +41,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def gaps(first: Sample, second: Sample) -> Sample:
+    """first - second, where differences within the rounding of sums of rewards are none."""
+    found = first - second
+    return np.where(np.abs(found) <= ROUNDING * np.maximum(np.abs(first), np.abs(second)), 0.0, found)
+
+
 def statistic(first: Row, second: Row) -> float:
     """t of the mean over tasks of first - second, in pairs of replications; tasks have independent seeds.
 
@@ -48,9 +55,9 @@ def statistic(first: Row, second: Row) -> float:
     mean = variance = 0.0
     for a, b in zip(first, second, strict=True):
         n = min(len(a), len(b))
-        gaps = a[:n] - b[:n]
-        mean += float(gaps.mean()) / len(first)
-        variance += float(gaps.var(ddof=1)) / n / len(first) ** 2
+        difference = gaps(a[:n], b[:n])
+        mean += float(difference.mean()) / len(first)
+        variance += float(difference.var(ddof=1)) / n / len(first) ** 2
     if variance == 0.0:
         return 0.0 if mean == 0.0 else float(np.copysign(np.inf, mean))
     return mean / float(np.sqrt(variance))
@@ -94,14 +101,15 @@ def _largest(
     signs = [rng.choice(np.array([-1.0, 1.0]), (RESAMPLES, LONGEST))[:, :size] for size in sizes]
     largest = np.zeros(RESAMPLES)
     tables = [np.array([rows[k][task][:size] for k in used]) for task, size in enumerate(sizes)]  # (rows, size) each
-    tables = [table - table.mean(0) for table in tables]  # differences are unchanged, and digits saved
-    turned = [table @ sign.T / len(table.T) for table, sign in zip(tables, signs)]  # (rows, RESAMPLES) each
+    centred = [table - table.mean(0) for table in tables]  # differences are unchanged, and digits saved
+    turned = [table @ sign.T / len(table.T) for table, sign in zip(centred, signs)]  # (rows, RESAMPLES) each
     for a, b in zip(np.array_split(first, len(first) // 200 + 1), np.array_split(second, len(first) // 200 + 1)):
         mean, variance = np.zeros((len(a), RESAMPLES)), np.zeros((len(a), RESAMPLES))
         for table, turn, size in zip(tables, turned, sizes):
-            part = turn[a] - turn[b]
+            squares = (gaps(table[a], table[b]) ** 2).mean(1)[:, None]
+            part = np.where(squares > 0, turn[a] - turn[b], 0.0)
             mean += part
-            variance += (((table[a] - table[b]) ** 2).mean(1)[:, None] - part**2) / (size - 1)
+            variance += (squares - part**2) / (size - 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.abs(mean) / np.sqrt(np.maximum(variance, 0))
         largest = np.maximum(largest, np.nan_to_num(t, nan=0.0, posinf=np.inf).max(0))
