@@ -2,14 +2,13 @@
 
     records.jsonl            one record per line: {n, kind, at, body, previous, sha256}
     blobs/SHA256             manifests and files of artefacts, as they were submitted
-    certificates/SHA256.gz   proofs of bounds, compressed
+    certificates/SHA256.json proofs of bounds
 
 Each record holds the digest of the one before, so that no record can be changed, dropped or moved without breaking the chain.
 Everything else in the folder (board.json and the pages) is computed from these. `Store` is all that the rest of the package
 needs of it, so that a database can take the place of the folder.
 """
 
-import gzip
 import hashlib
 import json
 import os
@@ -24,8 +23,7 @@ from matchgym.envs.instance import InputError, shorten_path
 
 SCHEMA_VERSION = 2  # of records and of board.json
 RECORDS, BOARD, BLOBS, CERTIFICATES, SECRETS = "records.jsonl", "board.json", "blobs", "certificates", ".secrets"
-MAX_CERTIFICATE_BYTES = 600_000  # compressed; a larger certificate is published by its digest only and found anew
-MAX_UNPACKED_BYTES = 64 * 2**20
+MAX_CERTIFICATE_BYTES = 2_000_000  # a larger certificate is published by its digest only and found anew
 RESULTS = Path(__file__).parent / "results"  # what the project publishes
 GENESIS = "0" * 64
 
@@ -127,29 +125,21 @@ class FolderStore:
 
     def put_certificate(self, certificate: Any) -> tuple[str, bool]:
         text = canonical(certificate)
-        digest, packed = sha256(text), pack(text)
-        if len(packed) > MAX_CERTIFICATE_BYTES or len(text) > MAX_UNPACKED_BYTES:
+        digest = sha256(text)
+        if len(text) > MAX_CERTIFICATE_BYTES:
             return digest, False
-        if not self._certificate_path(digest).exists():
-            write_whole(self._certificate_path(digest), packed)
+        if not certificate_path(self.folder, digest).exists():
+            write_whole(certificate_path(self.folder, digest), text)
         return digest, True
 
     def certificate(self, digest: str) -> Any:
-        path = self._certificate_path(digest)
+        path = certificate_path(self.folder, digest)
         if not path.exists():
             return None
-        packed = read_bytes(path)
-        try:
-            with gzip.open(path) as file:
-                text = file.read(MAX_UNPACKED_BYTES + 1).decode()
-        except (OSError, EOFError, ValueError) as error:
-            raise InputError(f"{CERTIFICATES}/{path.name} cannot be unpacked ({error}).") from None
-        if sha256(text) != digest or pack(text) != packed:
+        text = read_text(path)
+        if sha256(text) != digest:
             raise InputError(f"{CERTIFICATES}/{path.name} does not have the sha256 that it is named by.")
         return parse(text, f"{CERTIFICATES}/{path.name}")
-
-    def _certificate_path(self, digest: str) -> Path:
-        return self.folder / CERTIFICATES / f"{digest}.gz"
 
     def put_secret(self, season: str, secret: bytes) -> None:
         path = self.folder / SECRETS / season
@@ -163,9 +153,8 @@ class FolderStore:
         return bytes.fromhex(read_text(path)) if path.exists() else None
 
 
-def pack(text: str) -> bytes:
-    """gzip without a date, so that the same text gives the same bytes."""
-    return gzip.compress(text.encode(), 9, mtime=0)
+def certificate_path(folder: Path, digest: str) -> Path:
+    return folder / CERTIFICATES / f"{digest}.json"
 
 
 def check_chain(text: str) -> Iterator[Record]:
