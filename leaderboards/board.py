@@ -111,10 +111,10 @@ def _task(task: Task, bodies: Mapping[str, Sequence[Record]]) -> Record | None:
     anchor_values = np.array(anchor["values"], float)
     certified = certified_values(bounds["bound"], len(anchor_values))
     rows = [_row(submitted[key], body, anchor_values, certified) for key, body in season.items()]
+    _mark_copies(rows)
     rows.sort(key=lambda row: (row["is_unstable"], -float(row["values"].mean()), row["name"], row["artefact"]))
     sound = [row for row in rows if not row["is_above_bound"] and not row["is_unstable"]]
     _compare(sound, fresh)
-    _mark_copies(rows)
     gap = float(certified.mean() - anchor_values.mean())
     optimum = bounds["optimum"]
     refused = [body for body in bodies["refused"] if body["task"] == task.name]
@@ -153,11 +153,12 @@ def _row(who: Record, body: Record, anchor: Values, certified: Values) -> Record
     if is_unstable:
         score = {"mean": UNSTABLE_SCORE, "low": None, "high": None}
     mean_bound = float(certified[:n].mean())
+    is_above = bool(excess.mean > max(ABOVE_BOUND * error, 1e-9 * abs(mean_bound)))
     return {
         "artefact": who["artefact"],
         "name": who["name"],
         "kind": who["kind"],
-        "state": "measured",
+        "state": "quarantined" if is_above else "unstable" if is_unstable else "measured",
         "tier": None,
         "ranks": None,
         "score": score,
@@ -167,9 +168,9 @@ def _row(who: Record, body: Record, anchor: Values, certified: Values) -> Record
         "p_value": None,  # of that verdict, Holm-adjusted over the rows of the task
         "difference": None,  # objective minus that of the best classical baseline
         "fresh": None,  # the same on fresh seeds, for rows that were first on the season's
-        "is_above_bound": bool(excess.mean > max(ABOVE_BOUND * error, 1e-9 * abs(mean_bound))),
+        "is_above_bound": is_above,
         "is_unstable": is_unstable,
-        "same_as": None,  # the name of a row before with the same values, which decides alike
+        "same_as": None,  # the name of an earlier row with the same values, which decides alike
         "replications": n,
         "batch_means_half_width": body["batch_means_half_width"],
         "microseconds": body["microseconds"],
@@ -177,7 +178,7 @@ def _row(who: Record, body: Record, anchor: Values, certified: Values) -> Record
         "values": values,
         "fresh_values": None,
         "scores": scores,
-    } | ({"state": "unstable"} if is_unstable else {})
+    }
 
 
 def _compare(rows: list[Record], fresh: Mapping[str, Values]) -> None:
@@ -239,7 +240,7 @@ def leaders(task: Record) -> list[str]:
 
 
 def _mark_copies(rows: Sequence[Record]) -> None:
-    """Rows whose values are those of a row that stands before decide alike wherever they were measured."""
+    """Rows whose values are those of a row that came in before decide alike wherever they were measured."""
     for k, row in enumerate(rows):
         for other in rows[:k]:
             n = min(len(row["values"]), len(other["values"]))

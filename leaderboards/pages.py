@@ -67,8 +67,8 @@ def aggregate_table(track: Record) -> str:
             unstable = "<small>unstable on a task</small>" if row["is_unstable"] else ""
             lines.append(
                 f'<tr>{first}<th scope="row">{entry_link(row)}{unstable}</th>'
-                f'<td class="chart">{bar(row, PLAIN_SCALE, score_text(row["score"]))}</td>'
                 f'<td class="number">{score_text(row["score"])}</td><td class="number">{ranks_text(row["ranks"])}</td>'
+                f'<td class="chart">{bar(row, PLAIN_SCALE, score_text(row["score"]))}</td>'
                 f'<td class="number">{_plain(row["worst"])}</td>'
                 f'<td class="number">{_plain(row["interquartile_mean"])}</td>'
                 f'<td class="number">{row["microseconds"]:#.3g}</td></tr>'
@@ -122,7 +122,7 @@ def track_page(track: Record, board: Record) -> str:
     return page(track["id"], body + "\n".join(task_section(task) for task in tasks), board)
 
 
-COLUMNS = ("Score", "Ranks", "Objective", "Against best baseline", "State", "µs / decision")
+COLUMNS = ("Score", "Ranks", None, "Objective", "Against best baseline", "State", "µs / decision")  # None: the bars
 
 
 def task_section(task: Record) -> str:
@@ -134,12 +134,12 @@ def task_section(task: Record) -> str:
     bodies += [_unstable(row) for row in task["rows"] if row["is_unstable"]]
     refused = "".join(
         f'<tr><td class="tier">–</td><th scope="row">{entry_link(row)}</th>'
-        f'<td colspan="{1 + len(COLUMNS)}" class="muted reason">not evaluated: {text(row["reason"])}</td></tr>'
+        f'<td colspan="{len(COLUMNS)}" class="muted reason">not evaluated: {text(row["reason"])}</td></tr>'
         for row in task["refused"]
     )
     if refused:
         bodies.append(f'<tbody class="refused">{refused}</tbody>')
-    heads = ["Tier", "Policy", f"{CHART}{axis(task)}", *COLUMNS]
+    heads = ["Tier", "Policy", *(f"{CHART}{axis(task)}" if head is None else head for head in COLUMNS)]
     return (
         f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{name}</h2><p>{text(task["note"])} '
         f'<a href="tasks.html#{name}">Instance, bound and certificate.</a></p>'
@@ -162,9 +162,9 @@ def _cells(row: Record, task: Record) -> str:
     same = "" if row["same_as"] is None else f"<small>decides as {text(row['same_as'])}</small>"
     return (
         f'<th scope="row">{entry_link(row)}{same}</th>'
-        f'<td class="chart">{bar(row, task, score_text(row["score"]))}</td>'
         f'<td class="number">{score_text(row["score"])}{ratio}</td>'
         f'<td class="number">{ranks_text(row["ranks"])}</td>'
+        f'<td class="chart">{bar(row, task, score_text(row["score"]))}</td>'
         f'<td class="number">{plus_minus(row["objective"])}<small>{row["replications"]} replications, batch means ± '
         f"{half:,.{decimals(half)}f}</small></td>"
         f'<td class="number {text(row["verdict"] or "")}">{verdict_text(row)}{difference}</td>'
@@ -187,7 +187,7 @@ def _jail(row: Record) -> str:
 def _alarm(row: Record) -> str:
     return (
         f'<tbody class="alarm"><tr><td class="tier">!</td><th scope="row">{entry_link(row)}</th>'
-        f'<td colspan="{1 + len(COLUMNS)}">ABOVE BOUND, quarantined: {plus_minus(row["objective"])} exceeds the certified '
+        f'<td colspan="{len(COLUMNS)}">ABOVE BOUND, quarantined: {plus_minus(row["objective"])} exceeds the certified '
         "bound by more than four standard errors, which no policy can: a bug in matchgym; it is not compared.</td></tr></tbody>"
     )
 
@@ -195,7 +195,7 @@ def _alarm(row: Record) -> str:
 def _unstable(row: Record) -> str:
     return (
         f'<tbody class="refused"><tr><td class="tier">∞</td><th scope="row">{entry_link(row)}</th>'
-        f'<td colspan="{1 + len(COLUMNS)}" class="reason">{text(STATES["unstable"])}; score −1, no interval and no rank.'
+        f'<td colspan="{len(COLUMNS)}" class="reason">{text(STATES["unstable"])}; score −1, no interval and no rank.'
         "</td></tr></tbody>"
     )
 

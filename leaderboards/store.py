@@ -104,11 +104,12 @@ class FolderStore:
         record = {"n": len(before), "kind": kind, "at": self.now(), "body": body, "previous": previous}
         record["sha256"] = sha256(canonical(record))
         path.parent.mkdir(parents=True, exist_ok=True)
+        line = canonical(record)
         with open(path, "ab") as file:
-            file.write((canonical(record) + "\n").encode())
+            file.write(f"{line}\n".encode())
             file.flush()
             os.fsync(file.fileno())
-        self._seen = (path.stat().st_size, path.stat().st_mtime_ns), [*before, record]
+        self._seen = (path.stat().st_size, path.stat().st_mtime_ns), [*before, json.loads(line)]
         return record
 
     def put_blob(self, data: bytes) -> str:

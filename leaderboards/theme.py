@@ -14,7 +14,8 @@ body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 78rem; background: 
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { margin: 0; font-size: 1.8rem; } h2 { margin: 0; font-size: 1.3rem; }
 header p { max-width: 62rem; }
-main > p { max-width: 62rem; } .name { margin: 0; font-weight: 700; }
+main > p { max-width: 62rem; } main > h2 { margin-top: 2rem; }
+td.number small { white-space: normal; max-width: 11rem; } .name { margin: 0; font-weight: 700; }
 .skip { position: absolute; left: -999rem; } .skip:focus { position: static; }
 nav ul, .columns { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; margin: .25rem 0 1.5rem; list-style: none; }
 nav a[aria-current] { color: var(--ink); font-weight: 600; text-decoration: none; }
