@@ -7,6 +7,7 @@ same seed meet the same randomness (where the environment can synchronise it) an
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -16,12 +17,11 @@ from numpy.typing import NDArray
 from matchgym.baselines.policy import CompiledPolicy, Policy, skip_mask
 from matchgym.baselines.statistics import Interval, batch_means_interval, paired_interval, t_interval
 from matchgym.envs.base import Model
-from matchgym.envs.compile import pack, specialise
+from matchgym.envs.compile import pack, specialise, views
 from matchgym.envs.instance import InputError, Instance, is_count, shorten
 from matchgym.envs.registry import Entry, find
 
 BATCHES = 10  # per replication, for the cross-check by batch means; fewer if there are fewer decisions
-WARMUP, DECISIONS = 2_000, 20_000  # of a replication of a task that goes on for ever, unless it settles more slowly
 LONGEST_WARMUP = 1_000_000  # by default, however slowly the task settles
 CHUNK = 2_000_000  # decisions between two calls of the progress callback
 
@@ -38,6 +38,7 @@ class Evaluation:
     batches: NDArray[np.float64]  # (R, BATCHES) objective of each batch of consecutive decisions
     seed: int
     rates: Mapping[str, Interval] = field(default_factory=dict)  # the model's further quantities per unit of time
+    trends: Mapping[str, Interval] = field(default_factory=dict)  # the model's slopes per unit of time
     drawn: tuple[Instance, ...] = ()  # (R,) the instance with what each replication drew, where the instance leaves it open
 
     @property
@@ -99,9 +100,20 @@ def evaluate(
         sums = roll_out(policy, entry, loaded, *size, deterministic, progress, counts_of)
     values = loaded.objective_scale * sums.sum(1) / decisions
     batches = loaded.objective_scale * sums / np.diff(_batch_edges(decisions))
-    rates = {name: t_interval(loaded.objective_scale * found / decisions) for name, found in counts_of.items()}
+    rates = {
+        name: t_interval(loaded.objective_scale * counts_of[count] / decisions) for name, count in entry.model.rates.items()
+    }
+    trends = {
+        name: t_interval(loaded.objective_scale * slopes(counts_of[first], counts_of[second], warmup, decisions))
+        for name, (first, second) in entry.model.trends.items()
+    }
     drawn = drawn_instances(entry, loaded, replications, seed)
-    return Evaluation(loaded, t_interval(values), values, batches, seed, rates, drawn)
+    return Evaluation(loaded, t_interval(values), values, batches, seed, rates, trends, drawn)
+
+
+def slopes(sums: NDArray[np.float64], moments: NDArray[np.float64], start: int, n: int) -> NDArray[np.float64]:
+    """Least-squares slopes (R,) per decision of n values x_k, k = start .. start + n - 1, from sum x_k and sum k x_k."""
+    return 12 * (moments - (start + (n - 1) / 2) * sums) / (n * (n * n - 1)) if n > 1 else 0 * sums
 
 
 def check_counts(replications: int, seed: int) -> None:
@@ -114,12 +126,12 @@ def check_counts(replications: int, seed: int) -> None:
 def run_length(model: Model, instance: Any, warmup: int | None, decisions: int | None) -> tuple[int, int]:
     """Decisions of a replication that are skipped and counted; checked, and filled in where None.
 
-    An episode is counted from its start, without warm-up; a task that goes on for ever has WARMUP and DECISIONS, or the
-    model's `settling` time for a warm-up, if that is longer (up to LONGEST_WARMUP), and as many decisions at least.
+    An episode is counted from its start, without warm-up; a task that goes on for ever has the model's `run`, or its
+    `settling` time for a warm-up, if that is longer (up to LONGEST_WARMUP), and as many decisions at least.
     """
     longest = 10**12 if model.episode is None else model.episode(instance)
     settling = 0 if model.settling is None else min(LONGEST_WARMUP, math.ceil(model.settling(instance)))
-    default = (max(WARMUP, settling), max(DECISIONS, settling)) if model.episode is None else (0, longest)
+    default = (max(model.run[0], settling), max(model.run[1], settling)) if model.episode is None else (0, longest)
     for name, value, low in (("warmup", warmup, 0), ("decisions", decisions, BATCHES if model.episode is None else 1)):
         if value is not None and (not is_count(value, low) or value > longest):
             raise InputError(f"{name} must be an integer from {low} to {longest}, not {shorten(value)}.")
@@ -175,9 +187,9 @@ _COMPILED: dict[tuple[str, Any], Any] = {}
 
 
 def _compiled_simulation(entry: Entry, policy_type: type[CompiledPolicy]) -> Any:
-    key = (entry.id, policy_type.act_batch)
+    key = (entry.model.file, policy_type.act_batch)
     if key not in _COMPILED:
-        name = f"simulate_{entry.prefix}_{policy_type.compiled_name}"
+        name = f"simulate_{Path(entry.model.file).stem}_{policy_type.compiled_name}"
         kernels = {**entry.model.kernels, **policy_type.kernels}
         if policy_type.reads_glimpse and entry.model.glimpse:
             glimpse, act = entry.model.glimpse, policy_type.kernels["act_kernel"]
@@ -222,10 +234,13 @@ def play(
     loop = _compiled_simulation(entry, type(policy))
     params, memory = pack(policy.params_), policy.start(replications, seed)
     starts = np.ones(replications, np.bool_)
-    for length in lengths:
+    remaining = list(lengths)
+    while remaining:
         rewards = np.zeros(replications)
-        loop(env._params, env._state, params, memory, starts, length, obs, masks, rewards)
+        loop(env._params, env._state, params, memory, starts, remaining.pop(0), obs, masks, rewards)
         starts[:] = False
+        if not remaining:
+            policy.review(views(policy.Memory, memory))
         yield rewards, env.state
 
 
@@ -242,12 +257,13 @@ def simulate(
 ) -> NDArray[np.float64]:
     """Rewards summed over each batch of decisions (R, BATCHES), environment and policy in one compiled loop.
 
-    `counts`, if given, receives what the model's `rates` count over the same decisions, (R,) each.
+    `counts`, if given, receives what fields of the state count over the same decisions, (R,) each: those that the model's
+    `rates` and `trends` name.
     """
     segments = _segments(warmup, decisions, replications)
     sums = np.zeros((replications, len(_batch_edges(decisions)) - 1))
     done, runs = 0, play(policy, entry, instance, replications, [length for _, length in segments], seed)
-    before = after = dict.fromkeys(entry.model.rates, np.zeros(replications))
+    before = after = dict.fromkeys(_fields_counted(entry), np.zeros(replications))
     for (batch, length), (rewards, state) in zip(segments, runs):
         after = _counted(entry, state)
         if batch >= 0:
@@ -297,9 +313,14 @@ def roll_out(
     return sums
 
 
+def _fields_counted(entry: Entry) -> set[str]:
+    """The fields of the state that the model's `rates` and `trends` name."""
+    return set(entry.model.rates.values()).union(*entry.model.trends.values())
+
+
 def _counted(entry: Entry, state: Any) -> dict[str, NDArray[np.float64]]:
-    """What the model's `rates` have counted so far, (R,) each."""
-    return {name: getattr(state, count).astype(float) for name, count in entry.model.rates.items()}
+    """What these fields have counted so far, (R,) each."""
+    return {name: getattr(state, name).astype(float) for name in _fields_counted(entry)}
 
 
 def _vector_env(entry: Entry, instance: Any, rows: int, options: Mapping[str, Any]) -> Any:

@@ -77,7 +77,7 @@ def kind_kernel(knobs, obs):
     return k
 
 
-@outlined_kernel
+@kernel
 def slot_kernel(knobs, obs):
     """The first server drawn of least index."""
     d, n_types, at = knobs.choices, len(knobs.rates), knobs.n_kinds

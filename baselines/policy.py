@@ -153,6 +153,9 @@ class CompiledPolicy(Policy):
         """Zeroed memory for `batch` rows."""
         return Stream(np.zeros((batch, 4), np.uint64))
 
+    def review(self, memory: Any) -> None:
+        """Called with the memory, a record of arrays, after a simulation: a policy that has something to admit says it."""
+
     def start(self, batch: int, seed: int) -> NDArray[np.float64]:
         state = pack(self.memory(batch))
         stream = views(self.Memory, state).stream

@@ -11,6 +11,7 @@ from matchgym.baselines.evaluation import Evaluation, evaluate
 from matchgym.baselines.policy import Policy
 from matchgym.baselines.statistics import Interval, t_interval
 from matchgym.bounds.bound import Bound
+from matchgym.envs.instance import InputError
 from matchgym.envs.registry import Entry
 
 
@@ -35,15 +36,17 @@ class Score:
     difference: Interval  # objective minus anchor, in pairs under the same seeds
     bound: Bound | MeanBound
     rates: Mapping[str, Interval] = field(default_factory=dict)  # the model's further quantities per unit of time
+    trends: Mapping[str, Interval] = field(default_factory=dict)  # the model's slopes per unit of time
     match_rates: NDArray[np.float64] | None = None  # (n, m) per unit of time, where they are known exactly
     ratios: Interval | None = None  # of J / UB, where every replication has its own UB
+    anchor_replications: int = 0  # 0: exact
 
     @property
     def score(self) -> float | None:
-        """None where the anchor is as good as the bound, as far as the bound is resolved."""
+        """None where the anchor is as good as the bound, as far as both are resolved."""
         certified = self.bound.certified_value
         gap, resolution = certified - self.anchor.mean, abs(certified - self.bound.value) + 1e-10 * abs(certified)
-        return self.difference.mean / gap if gap > 10 * resolution else None
+        return self.difference.mean / gap if gap > max(10 * resolution, self.anchor.high - self.anchor.mean) else None
 
     @property
     def ratio(self) -> float | None:
@@ -70,7 +73,7 @@ class Score:
                 "value": self.bound.value,
                 "certified_value": self.bound.certified_value,
             },
-            "anchor": {"policy": self.anchor_policy, **vars(self.anchor)},
+            "anchor": {"policy": self.anchor_policy, **vars(self.anchor), "replications": self.anchor_replications},
             "difference": vars(self.difference),
             "score": self.score,
             "ratio": self.ratio,
@@ -78,6 +81,7 @@ class Score:
             "is_above_bound": self.is_above_bound,
             **{name: interval.mean for name, interval in self.rates.items()},
             **({"rates": {name: vars(interval) for name, interval in self.rates.items()}} if self.rates else {}),
+            **{name: vars(interval) for name, interval in self.trends.items()},
             **({} if self.match_rates is None else {"match_rates": self.match_rates.tolist()}),
         }
 
@@ -96,18 +100,23 @@ def _bound(entry: Entry, instance: Any, policy: Policy) -> Bound:
 
 
 def score_exactly(entry: Entry, policy: Policy) -> Score:
-    """Score a fitted policy by the exact values of its chain and the anchor's."""
+    """Score a fitted policy by the exact values of its chain and the anchor's; the latter is simulated if its is too large."""
     exact_value = entry.layer("baselines").exact_value
     name, anchor = _anchor(entry, policy.instance)
-    value = exact_value(policy)
-    objective, base = _as_interval(value), _as_interval(exact_value(anchor))
+    value, simulated = exact_value(policy), 0
+    try:
+        base = _as_interval(exact_value(anchor))
+    except InputError:
+        found = evaluate(anchor, entry.id, policy.instance)
+        base, simulated = found.objective, found.replications
+    objective = _as_interval(value)
     difference = Interval(objective.mean - base.mean, objective.low - base.high, objective.high - base.low)
-    bound = _bound(entry, policy.instance, policy)
+    shared = (objective, 0, name, base, difference, _bound(entry, policy.instance, policy))
     if not entry.model.rates:
-        return Score(objective, 0, name, base, difference, bound)
+        return Score(*shared, anchor_replications=simulated)
     measures = policy.instance.measures(value.match_rates)
     rates = {key: Interval(rate, rate, rate) for key, rate in measures.items()}
-    return Score(objective, 0, name, base, difference, bound, rates, value.match_rates)
+    return Score(*shared, rates, match_rates=value.match_rates, anchor_replications=simulated)
 
 
 def _as_interval(value: Any) -> Interval:
@@ -122,9 +131,11 @@ def score_simulated(
     base = evaluate(anchor, entry.id, found.instance, found.replications, warmup, decisions, found.seed)
     bound_of = entry.layer("bounds").bound
     shared = (found.objective, found.replications, name, base.objective, found.minus(base))
+    size = base.replications
     if not found.drawn:
-        return Score(*shared, _bound(entry, found.instance, policy), found.rates)
+        return Score(*shared, _bound(entry, found.instance, policy), found.rates, found.trends, anchor_replications=size)
     own = [bound_of(instance) for instance in found.drawn]
     means = [sum(values) / len(own) for values in zip(*((each.value, each.certified_value) for each in own))]
     ratios = t_interval([value / each.certified_value for value, each in zip(found.values, own)])
-    return Score(*shared, MeanBound(own[0].kind, own[0].sense, *means), found.rates, ratios=ratios)
+    bound = MeanBound(own[0].kind, own[0].sense, *means)
+    return Score(*shared, bound, found.rates, found.trends, ratios=ratios, anchor_replications=size)

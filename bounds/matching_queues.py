@@ -29,7 +29,7 @@ from matchgym.bounds.queue_blocks import Block, BlockPolicy, Mixture, Prices, ma
 from matchgym.bounds.queue_proof import prove_cost, prove_pooled, prove_priced
 from matchgym.envs.instance import InputError, is_count, shorten, unknown
 from matchgym.envs.matching_queues import MatchingQueuesInstance, QueueNetwork, load, pooled_frontier
-from matchgym.envs.single_queue import Segment, check_target, sufficient_cap, walk_hull
+from matchgym.envs.single_queue import MAX_LENGTH, Segment, check_target, sufficient_cap, walk_hull
 
 KINDS = ("priced", "dlp", "optimum", "nlp", "dlp-tilde", "pooled", "fluid")  # the first is the default
 EXACT = "priced"  # the kind that is the best objective, exactly, where it has a lower value too; elsewhere called "optimum"
@@ -38,6 +38,7 @@ PROVERS = dict.fromkeys(KINDS, prove_cost) | {"priced": prove_priced, "pooled": 
 COST_UNIT = "cost per unit of time"
 TRUNCATION = 1e-8  # what cutting off the queues may cost, in units of the value
 PRICED_STATES = 6_000  # joint states up to which `priced` is exact
+REPORTED = 20_000  # numbers of a solution that are printed with a bound
 SHORT_STATES = 2_000  # joint states of the short queues that the rule for `nlp` chooses
 FEASIBLE = 1e-12  # margin left to the solver by a target at the largest throughput, relative
 FIRST_STEP, LAST_STEP = 1e-2, 1.0  # relative steps away from a first guess at the price
@@ -199,7 +200,8 @@ def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] |
 
     `solution` has `match_rates` (n, m), `short`, `caps`, the law p (S,) of the short queues in row-major order, the law
     q (m, S, |short| + 1) of the short queue that an arriving customer takes, none being last, and the probability y (n, m)
-    that a customer of type j is matched to the long queue i.
+    that a customer of type j is matched to the long queue i. There may be several optima with the same match rates, and
+    Priority Rounding follows this one; JSON records hold y, and p and q if q has no more than REPORTED numbers.
     """
     instance = load(instance)
     short, caps = short_queues(instance, short, caps)
@@ -207,7 +209,9 @@ def nlp(instance: Any, short: Sequence[int] | None = None, caps: Sequence[int] |
     mixture = _at_target(instance, blocks)
     solution = programme_solution(instance, short, caps, mixture)
     found = _certified("nlp", instance, -mixture.value, mixture.match_rates, mixture.prices, blocks, -instance.costs, solution)
-    found.report.update(short=list(short), caps=list(caps))
+    found.report.update(short=list(short), caps=list(caps), y=solution["y"].tolist())
+    if solution["q"].size <= REPORTED:
+        found.report.update(p=solution["p"].tolist(), q=solution["q"].tolist())
     return found
 
 
@@ -234,7 +238,8 @@ def short_queues(
         if caps is not None:
             raise InputError("caps are given without short; name the short queues they belong to.")
         fewest_first = np.argsort(instance.offered, kind="stable").tolist()
-        lengths = [_short_cap(instance, i) for i in fewest_first]
+        # A queue longer than that is long in any case.
+        lengths = [_short_cap(instance, i) if instance.offered[i] < SHORT_STATES else SHORT_STATES for i in fewest_first]
         sizes = np.cumprod([float(cap + 1) for cap in lengths])
         count = int((sizes <= SHORT_STATES).sum())
         chosen = sorted(range(count), key=lambda k: fewest_first[k])
@@ -245,6 +250,8 @@ def short_queues(
         return tuple(short), tuple(_short_cap(instance, i) for i in short)
     if len(caps) != len(short) or not all(is_count(cap, 1) for cap in caps):
         raise InputError(f"caps must be {len(short)} integers >= 1, one for each queue of short, not {shorten(list(caps))}.")
+    if max(caps, default=0) > MAX_LENGTH:
+        raise InputError(f"caps must be at most {MAX_LENGTH}, not {max(caps)}.")
     return tuple(short), tuple(caps)
 
 

@@ -142,7 +142,9 @@ def evaluate(
     warmup: Annotated[
         int | None, typer.Option(help="Decisions skipped in each replication; 2000 or more, or 0 of an episode.")
     ] = None,
-    decisions: Annotated[int | None, typer.Option(help="Decisions counted; 20000 or more, or the whole episode.")] = None,
+    decisions: Annotated[
+        int | None, typer.Option(help="Decisions counted; 20000 or more (designs 500), or an episode.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Replication b is seeded with SEED + b.")] = 0,
     exact: Annotated[bool, typer.Option("--exact", help="Solve the policy's Markov chain instead (small instances).")] = False,
     short: Short = None,
@@ -187,6 +189,8 @@ def show_score(policy: str, env_id: str, instance: str, score: Score) -> None:
     console.print(f"  bound      {score.bound.certified_value:.6g}   {score.bound.kind}, certified")
     for name, rate in score.rates.items():
         console.print(f"  {name:10s} {rate.mean:.6g}   [{rate.low:.6g}, {rate.high:.6g}]  per unit of time")
+    for name, slope in score.trends.items():
+        console.print(f"  {name:10s} {slope.mean:.6g}   [{slope.low:.6g}, {slope.high:.6g}]  per unit of time, least squares")
     console.print(f"  anchor     {score.anchor.mean:.6g}   {score.anchor_policy}")
     console.print(
         f"  score      {significant(score.score, 4)}   (0 anchor, 1 bound); objective / bound {significant(score.ratio, 4)}"

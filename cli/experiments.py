@@ -62,9 +62,9 @@ def reproduce(
         return None
     if name not in known:
         raise unknown("experiment", name, known, "`matchgym reproduce --list` lists them")
+    if replications is not None and (not is_count(replications, 2) or replications > MOST_REPLICATIONS):
+        raise InputError(f"--replications must be an integer from 2 to {MOST_REPLICATIONS}, not {replications}.")
     size = known[name].replications if replications is None else replications
-    if not is_count(size, 2) or size > MOST_REPLICATIONS:
-        raise InputError(f"--replications must be an integer from 2 to {MOST_REPLICATIONS}, not {size}.")
     if not is_count(seed):
         raise InputError(f"--seed must be an integer >= 0, not {seed}.")
     with progress_bar(name) as progress:

@@ -41,6 +41,7 @@ class Model:
     state_type: type
     evaluation_options: Mapping[str, Any]  # options that synchronise the randomness of policies under one seed
     describe: Callable[..., dict[str, Any]]  # (numbers of a row, mask) -> info
+    file: str  # on whose behalf the loops were compiled: models that share it share their kernels
     kernels: Mapping[str, Any]  # step_kernel, observe_kernel, mask_kernel, reset_kernel, open_params, open_state
     step_one: Any
     step_batch: Any
@@ -50,10 +51,15 @@ class Model:
     glimpse: Mapping[str, Any] = field(default_factory=dict)
     # quantities per unit of time that evaluations report: name -> the field of the state that counts them since the reset
     rates: Mapping[str, str] = field(default_factory=dict)
+    # slopes over the counted decisions that evaluations report: name -> the fields that sum a quantity x_k, taken at decision k
+    # since the reset (from 0), and k x_k
+    trends: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     # (instance) -> decisions after which a start is forgotten, for the default warm-up of evaluations; None: not known
     settling: Callable[[Any], float] | None = None
+    run: tuple[int, int] = (2_000, 20_000)  # decisions that evaluations skip and count, unless the task settles more slowly
     has_idle: bool = True  # whether the last Discrete action changes nothing; if not, what is not valid is left to chance
     takes_rows: bool = False  # whether step_kernel takes a row (1,) of numbers where the action space is Discrete, too
+    takes_reals: bool = False  # whether rows are float64 for every kind of action: one compilation serves them all
     episode: Callable[[Any], int] | None = None  # (instance) -> decisions of an episode; None: the task goes on for ever
     # (instance, state, b) -> the instance with what row b has drawn for its episode filled in; None: nothing is drawn
     drawn: Callable[[Any, Any, int], Any] | None = None
@@ -68,7 +74,7 @@ class Model:
             f.__name__: specialise(f, f.__name__, file, **bound, report=report) for f in (step_one, step_batch, reset_batch)
         }
         types = {"params_type": params_type, "state_type": state_type}
-        return {**types, "info": info, "describe": describe, "kernels": bound, **compiled}
+        return {**types, "file": file, "info": info, "describe": describe, "kernels": bound, **compiled}
 
     def load(self, source: Any) -> Any:
         """The instance meant by a catalogue name, a path, a dict of JSON values or an instance."""
@@ -98,10 +104,11 @@ def step_one(params_buffer, state_buffer, action, obs, mask):
     Returns (reward, terminated, numbers to report).
     """
     params, state = open_params(params_buffer), open_state(state_buffer)
-    reward, terminated = step_kernel(params, state, 0, action)
-    observe_kernel(params, state, 0, obs)
-    mask_kernel(params, state, 0, mask)
-    return reward, terminated, report(state, 0)
+    b = np.int64(0)  # a literal 0 would be a type of its own, for which every kernel would be compiled once more
+    reward, terminated = step_kernel(params, state, b, action)
+    observe_kernel(params, state, b, obs)
+    mask_kernel(params, state, b, mask)
+    return reward, terminated, report(state, b)
 
 
 def reset_batch(params_buffer, state_buffer, rows, obs, mask):
@@ -176,6 +183,8 @@ class Rows:
         self._action_space = model.action_space(self.instance, options)
         self._n_actions = mask_size(self._action_space)
         self._takes_rows = model.takes_rows or not isinstance(self._action_space, gym.spaces.Discrete)
+        is_real = model.takes_reals or isinstance(self._action_space, gym.spaces.Box)
+        self._word: Any = np.float64 if is_real else np.int64  # of a row of numbers
         self._obs_dim = self._observation_space.shape[0]
         self._connect()
 
@@ -186,7 +195,7 @@ class Rows:
             what = "numbers" if "f" in kinds else "integers"
             raise TypeError(f"actions must be {what} of shape {space.shape}, not {given.dtype} of {given.shape}.")
         size = int(np.prod(self._action_space.shape or (1,)))
-        return np.ascontiguousarray(given.reshape(-1, size), np.float64 if "f" in kinds else np.int64)
+        return np.ascontiguousarray(given.reshape(-1, size), self._word)
 
     def _connect(self) -> None:
         """Set what hangs on the buffers and cannot be copied: windows onto them, and machine code."""
@@ -225,8 +234,8 @@ class Env(Rows, gym.Env[NDArray[np.float32], np.int64]):
     def _connect(self) -> None:
         super()._connect()
         obs, mask = np.empty(self._obs_dim, np.float32), np.empty(self._n_actions, np.int8)
-        is_box, size = isinstance(self._action_space, gym.spaces.Box), int(np.prod(self._action_space.shape or (1,)))
-        action = np.zeros(size, np.float64 if is_box else np.int64) if self._takes_rows else 0
+        size = int(np.prod(self._action_space.shape or (1,)))
+        action = np.zeros(size, self._word) if self._takes_rows else 0
         self._step_one = entry_point(self.model.step_one, self._params, self._state, action, obs, mask)
         self._describe = self.model.describe
 

@@ -6,8 +6,9 @@ Three facts about numba shape this file:
   silently run the old code: `kernel` therefore names the cache entry after a hash of every kernel source;
 * a kernel passed as an argument, or caught in a closure, is never found in the cache by the next process: `specialise`
   therefore binds kernels as *globals* of a copied loop, which numba caches like any module-level function;
-* crossing from Python into compiled code costs about 125 ns per array: `pack` therefore lays all arrays of a record into one
-  buffer, and the jitted function made by `opener` reads them back as the named record, at no cost inside compiled code.
+* crossing from Python into compiled code costs about 125 ns per array, and a record handed from kernel to kernel by value
+  takes long to compile: `pack` therefore lays all arrays of a record into one buffer, and what `opener` makes turns it into the
+  named record, which to compiled code is a pointer with typed fields.
 """
 
 import functools
@@ -20,9 +21,11 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types as numba_types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import infer_getattr, intrinsic, lower_getattr_generic, models, register_model
 from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
@@ -63,6 +66,12 @@ def kernel(function: Callable, is_inlined: bool = True) -> Any:
 def outlined_kernel(function: Callable) -> Any:
     """As `kernel`, for long functions off the common path, which would crowd the registers of the loops they end up in."""
     return kernel(function, is_inlined=False)
+
+
+def allocating_kernel(function: Callable) -> Any:
+    """As `kernel`, for decisions that need arrays of sizes unknown before: slower, and not to be called by kernels."""
+    function.__qualname__ = f"{function.__qualname__}_{_source_tag(inspect.getfile(function))}"
+    return numba.njit(cache=True, error_model="numpy", nogil=True)(function)
 
 
 def specialise(loop: Callable, name: str, file: str, **bound: Any) -> Any:
@@ -125,43 +134,106 @@ def views(record_type: type, buffer: NDArray[np.float64]) -> Any:
     return record_type(*opened)
 
 
+class OpenedRecord(numba_types.Type):
+    """The type, in compiled code, of a record in a buffer: no more than where the buffer is.
+
+    A kernel that is handed a record of thirty arrays by value has three hundred arguments, which take far longer to compile
+    than what it does. Fields are read where they are used instead. As nothing writes to a header after `pack`, and fields that
+    are numbers do not change either, the compiler is told that these words are invariant and reads each of them once.
+    """
+
+    def __init__(self, name: str, fields: tuple[tuple[str, Any, int], ...]) -> None:
+        self.fields = fields
+        super().__init__(f"OpenedRecord({name}, {fields})")
+
+
+class _Pointer(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, cgutils.voidptr_t)
+
+
+register_model(OpenedRecord)(_Pointer)
+
+
+@infer_getattr
+class _OpenedRecordAttributes(AttributeTemplate):
+    key = OpenedRecord
+
+    def generic_resolve(self, record: Any, attribute: str) -> Any:
+        for name, word, axes in record.fields:
+            if name == attribute:
+                return numba_types.Array(word, axes, "C") if axes else word
+        return None
+
+
+@lower_getattr_generic(OpenedRecord)
+def _read_field(context: Any, builder: Any, record: Any, start: Any, attribute: str) -> Any:
+    """A field of a record: a number, or an array that is a window onto the buffer."""
+    place = [name for name, _, _ in record.fields].index(attribute)
+    _, word, axes = record.fields[place]
+
+    def invariant(kind: Any, position: Any) -> Any:
+        pointer = builder.gep(builder.bitcast(start, kind.as_pointer()), [position])
+        value = builder.load(pointer)
+        value.set_metadata("invariant.load", builder.module.add_metadata([]))
+        return value
+
+    whole = context.get_value_type(numba_types.int64)
+    offset, *extents = (invariant(whole, whole(3 * place + k)) for k in range(1 + axes))
+    kind = context.get_value_type(word)
+    if not axes:
+        return invariant(kind, offset)
+    item, array_type = whole(8), numba_types.Array(word, axes, "C")
+    strides = [item] if axes == 1 else [builder.mul(extents[1], item), item]
+    window = context.make_array(array_type)(context, builder)
+    data = builder.gep(builder.bitcast(start, kind.as_pointer()), [offset])
+    populate_array(window, data, extents, strides, item, None, None)
+    return window._getvalue()
+
+
 @intrinsic
-def _as_table(context, block, shape):
-    """`np.reshape(block, shape)` without numba's checks, which would take a tenth of the time of a single step."""
-    table_type = numba_types.Array(block.dtype, 2, "C")
+def _prefetch(context, table, row, column):
+    """Compiled as an instruction that the processor may ignore."""
 
     def generate(context, builder, signature, arguments):
-        block = context.make_array(signature.args[0])(context, builder, arguments[0])
-        table = context.make_array(table_type)(context, builder)
-        shape = cgutils.unpack_tuple(builder, arguments[1])
-        strides = builder.mul(shape[1], block.itemsize), block.itemsize
-        populate_array(table, block.data, shape, strides, block.itemsize, block.meminfo, block.parent)
-        return table._getvalue()
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        columns = cgutils.unpack_tuple(builder, array.shape)[1]
+        place = builder.add(builder.mul(arguments[1], columns), arguments[2])
+        address = builder.bitcast(builder.gep(array.data, [place]), cgutils.voidptr_t)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, cgutils.int32_t, cgutils.int32_t, cgutils.int32_t])
+        name = "llvm.prefetch.p0" if str(cgutils.voidptr_t) == "ptr" else "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        is_written, keep, is_data = (ir.Constant(cgutils.int32_t, value) for value in (1, 3, 1))
+        builder.call(function, [address, is_written, keep, is_data])
+        return context.get_dummy_value()
 
-    return table_type(block, shape), generate
+    return numba_types.void(table, numba_types.int64, numba_types.int64), generate
+
+
+def _no_prefetch(table: Any, row: int, column: int) -> None:
+    """The same without compilation: nothing."""
+
+
+# Fetch an entry of a table into the cache, for a later kernel that would have to wait for it.
+prefetch = _no_prefetch if numba.config.DISABLE_JIT else _prefetch
 
 
 def opener(record_type: type) -> Any:
     """A jitted function buffer -> record, the compiled twin of `views`."""
-    lines = []
-    for index, (_, dtype, axes) in enumerate(_fields(record_type)):
-        offset, rows, columns = (f"int64[{3 * index + k}]" for k in range(3))
-        block = f"{dtype.__name__}[{offset} : {offset} + {rows} * {columns}]"
-        lines.append({0: f"{dtype.__name__}[{offset}]", 1: block, 2: f"as_table({block}, ({rows}, {columns}))"}[axes])
-    source = (
-        f"def open_{record_type.__name__.lower()}(buffer):\n"
-        "    float64, int64, uint64 = buffer, buffer.view(np.int64), buffer.view(np.uint64)\n"
-        f"    return Record({', '.join(lines)})\n"
-    )
-    namespace: dict[str, Any] = {
-        "np": np,
-        "as_table": np.reshape if numba.config.DISABLE_JIT else _as_table,
-        "Record": record_type,
-    }
-    exec(source, namespace)
-    return numba.njit(error_model="numpy", nogil=True, forceinline=True, _nrt=False)(
-        namespace[f"open_{record_type.__name__.lower()}"]
-    )
+    if numba.config.DISABLE_JIT:
+        return lambda buffer: views(record_type, buffer)
+    fields = tuple((name, numba.from_dtype(np.dtype(word)), axes) for name, word, axes in _fields(record_type))
+    kind = OpenedRecord(record_type.__name__, fields)
+
+    @intrinsic
+    def open_record(context, buffer):
+        def generate(context, builder, signature, arguments):
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            return builder.bitcast(array.data, cgutils.voidptr_t)
+
+        return kind(buffer), generate
+
+    return open_record
 
 
 def reporter(names: Sequence[str]) -> tuple[Any, Callable[..., dict[str, Any]]]:

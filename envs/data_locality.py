@@ -34,10 +34,22 @@ import numpy as np
 
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.data_locality import CATALOGUE
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
+from matchgym.envs.compile import (
+    Integer,
+    Integers,
+    IntegerTable,
+    Real,
+    Reals,
+    RealTable,
+    WordTable,
+    kernel,
+    outlined_kernel,
+    prefetch,
+)
 from matchgym.envs.data_locality_view import draw
-from matchgym.envs.locality_instances import HASHED, LISTED, RING, DataLocalityInstance, draw_graph, has_edge
-from matchgym.envs.rng import INVERSION_LIMIT, exponential, poisson, uniform
+from matchgym.envs.locality_instances import HASHED, RING, DataLocalityInstance, draw_graph
+from matchgym.envs.locality_servers import candidate_kernel, candidates_kernel, look_kernel, member_kernel, type_kernel
+from matchgym.envs.rng import exponential, uniform
 from matchgym.envs.slotted_queues import split_kernel
 
 LONGEST_RELAXATION = 0.99  # load from which the time to settle is not estimated any higher
@@ -73,6 +85,10 @@ class State(NamedTuple):
     servers: RealTable  # (B, 2 N) for each server its tasks and the time they were counted
     sampled: IntegerTable  # (B, d) servers drawn for the waiting task
     n_sampled: Integers  # (B,) d or 1
+    ahead: IntegerTable  # (B, d) servers drawn for the task after it, if looks suffice
+    n_ahead: Integers  # (B,) d or 1
+    gap: Reals  # (B,) time between the two
+    dispatcher_ahead: Integers  # (B,)
     dispatcher: Integers  # (B,) of the waiting task
     dispatcher_type: Integers  # (B,)
     local: IntegerTable  # (B, M L) compatible servers by type and tasks, the last level open
@@ -111,13 +127,18 @@ def params(instance: DataLocalityInstance, action: str, reward: str, occupancy: 
 def state(instance: DataLocalityInstance, batch: int) -> State:
     """Zeroed rows."""
     cells = instance.n_types * max(OPTIONS["levels"])
-    integers = ("n_sampled", "dispatcher", "dispatcher_type", "is_current", "tasks", "invalid_actions", "decisions")
+    integers = (
+        "n_sampled", "n_ahead", "dispatcher", "dispatcher_ahead", "dispatcher_type", "is_current", "tasks", "invalid_actions",
+        "decisions",
+    )  # fmt: skip
     fields: dict[str, Any] = {name: np.zeros((batch, 4), np.uint64) for name in ("stream", "world", "service")}
     fields |= {name: np.zeros(batch, np.int64) for name in integers}
     return State(
         **fields,
         servers=np.zeros((batch, 2 * instance.n_servers)),
         sampled=np.zeros((batch, instance.choices), np.int64),
+        ahead=np.zeros((batch, instance.choices), np.int64),
+        gap=np.zeros(batch),
         local=np.zeros((batch, cells), np.int64),
         overall=np.zeros((batch, cells), np.int64),
         elapsed_time=np.zeros(batch),
@@ -128,6 +149,13 @@ def state(instance: DataLocalityInstance, batch: int) -> State:
 @kernel
 def reset_kernel(params, state, b):
     """Independent servers, empty or with the initial law of their type; then the first task."""
+    fill_kernel(params, state, b)
+    next_task_kernel(params, state, b)
+
+
+@outlined_kernel
+def fill_kernel(params, state, b):
+    """The start, with the first task drawn but not yet there."""
     split_kernel(state.world, b, state.stream)
     split_kernel(state.service, b, state.stream)
     state.elapsed_time[b] = state.total_reward[b] = 0.0
@@ -140,7 +168,7 @@ def reset_kernel(params, state, b):
             state.servers[b, 2 * j], state.servers[b, 2 * j + 1] = length, 0.0
             state.tasks[b] += length
             state.overall[b, cell_kernel(params, m, length)] += 1
-    next_task_kernel(params, state, b)
+    draw_kernel(params, state, b)
 
 
 @outlined_kernel
@@ -159,15 +187,6 @@ def start_kernel(params, state, b, m):
 def cell_kernel(params, m, length):
     """Where servers of type m with so many tasks are counted."""
     return m * params.n_levels + min(np.int64(length), params.n_levels - 1)
-
-
-@kernel
-def type_kernel(group_ends, index):
-    """The type of a server or dispatcher, by where the types end."""
-    kind = 0
-    for k in range(1, len(group_ends) - 1):
-        kind += index >= group_ends[k]
-    return kind
 
 
 @kernel
@@ -236,69 +255,53 @@ def class_kernel(params, state, b, action):
 
 
 @kernel
-def candidates_kernel(params, i, k):
-    """Places among which the servers of dispatcher i stand."""
-    if params.kind == LISTED:
-        return params.starts[i + 1] - params.starts[i]
-    if params.kind == HASHED:
-        return params.server_ends[-1]
-    count = 0
-    for m in range(params.widths.shape[1]):
-        count += params.widths[k, m]
-    return count
-
-
-@kernel
-def candidate_kernel(params, i, k, place):
-    """The server of dispatcher i, of type k, at a place; -1 if none stands there."""
-    if params.kind == LISTED:
-        return params.members[np.uint64(params.starts[np.uint64(i)] + place)]
-    n = params.server_ends[-1]
-    if params.kind == HASHED:
-        level = params.levels[k, type_kernel(params.server_ends, place)]
-        return place if level > 0 and has_edge(params.word[0, 0], n, i, place, level) else -1
-    m = 0
-    while place >= params.widths[k, m]:
-        place -= params.widths[k, m]
-        m += 1
-    start = params.server_ends[m]
-    size = params.server_ends[m + 1] - start
-    if params.widths[k, m] == size:
-        return start + place
-    if len(params.members) > 1:
-        place = params.members[k * n + start + place]
-    first, dispatchers = i - params.dispatcher_ends[k], params.dispatcher_ends[k + 1] - params.dispatcher_ends[k]
-    begin = first * size // dispatchers if dispatchers < size else first % size
-    return start + (begin + place) % size
-
-
-@kernel
-def member_kernel(params, stream, b, i, k):
-    """A uniform server of dispatcher i."""
-    n = params.server_ends[-1] if params.is_complete else candidates_kernel(params, i, k)
-    while True:
-        place = int(uniform(stream, b) * n)
-        j = place if params.is_complete else candidate_kernel(params, i, k, place)
-        if j >= 0:
-            return j
-
-
-@outlined_kernel
 def next_task_kernel(params, state, b):
     """Let time pass until the next task arrives, and show it its servers; returns the tasks' time, if events are simulated."""
     integral = 0.0
     if params.is_by_look:
-        state.elapsed_time[b] += exponential(state.world, b) / params.total_rate
+        state.elapsed_time[b] += state.gap[b]
     else:
         integral = events_kernel(params, state, b)
-    i = int(uniform(state.world, b) * params.dispatcher_ends[-1])
-    k = type_kernel(params.dispatcher_ends, i)
-    state.dispatcher[b], state.dispatcher_type[b] = i, k
-    if not params.is_by_class:
-        sample_kernel(params, state, b, i, k)
+    state.dispatcher[b], state.n_sampled[b] = state.dispatcher_ahead[b], state.n_ahead[b]
+    state.dispatcher_type[b] = type_kernel(params.dispatcher_ends, state.dispatcher[b])
+    for s in range(state.n_sampled[b]):
+        state.sampled[b, s] = state.ahead[b, s]
+    draw_kernel(params, state, b)
+    if params.is_by_look:
+        for s in range(state.n_sampled[b]):
+            j = state.sampled[b, s]
+            look_kernel(params, state, b, j, type_kernel(params.server_ends, j))
     if params.sees_local:
-        local_kernel(params, state, b, i, k)
+        local_kernel(params, state, b, state.dispatcher[b], state.dispatcher_type[b])
     return integral
+
+
+@kernel
+def draw_kernel(params, state, b):
+    """Draw the task after the waiting one: a uniform dispatcher and d of its servers, or one if it has fewer.
+
+    Drawn one task early, the servers are in the cache when they are looked at; a million of them do not fit.
+    """
+    if params.is_by_look:
+        state.gap[b] = exponential(state.world, b) / params.total_rate
+    i = int(uniform(state.world, b) * params.dispatcher_ends[-1])
+    state.dispatcher_ahead[b] = i
+    if params.is_by_class:
+        return
+    k, size = type_kernel(params.dispatcher_ends, i), params.choices
+    if not params.is_complete or params.server_ends[-1] < size:
+        has_few = params.kind != HASHED and candidates_kernel(params, i, k) < size
+        size = 1 if has_few else size
+    state.n_ahead[b] = size
+    for s in range(size):
+        is_new = False
+        while not is_new:
+            j = member_kernel(params, state.world, b, i, k)
+            is_new = True
+            for before in range(s):
+                is_new &= state.ahead[b, before] != j
+        state.ahead[b, s] = j
+        prefetch(state.servers, b, 2 * j)
 
 
 @outlined_kernel
@@ -323,60 +326,6 @@ def events_kernel(params, state, b):
             state.overall[b, cell_kernel(params, m, length)] -= 1
             state.overall[b, cell_kernel(params, m, length - 1.0)] += 1
             state.tasks[b] -= 1
-
-
-@outlined_kernel
-def sample_kernel(params, state, b, i, k):
-    """Draw d different servers of dispatcher i, or one if it has fewer, and bring them up to date."""
-    size = params.choices
-    if not params.is_complete or params.server_ends[-1] < size:
-        has_few = params.kind != HASHED and candidates_kernel(params, i, k) < size
-        size = 1 if has_few else size
-    state.n_sampled[b] = size
-    for s in range(size):
-        is_new = False
-        while not is_new:
-            j = member_kernel(params, state.world, b, i, k)
-            is_new = True
-            for before in range(s):
-                is_new &= state.sampled[b, before] != j
-        state.sampled[b, s] = j
-    if params.is_by_look:
-        for s in range(size):
-            j = state.sampled[b, s]
-            look_kernel(params, state, b, j, type_kernel(params.server_ends, j))
-
-
-@kernel
-def look_kernel(params, state, b, j, m):
-    """Bring server j of type m up to date."""
-    place, now = 2 * np.uint64(j), state.elapsed_time[b]
-    length = state.servers[b, place]
-    if length > 0.0:
-        mean = params.service_rates[m] * (now - state.servers[b, place + np.uint64(1)])
-        state.servers[b, place] = length - departures_kernel(state.service, b, mean, length)
-    state.servers[b, place + np.uint64(1)] = now
-
-
-@kernel
-def departures_kernel(stream, b, mean, most):
-    """min(most, Poisson(mean))."""
-    if mean >= INVERSION_LIMIT:
-        return min(most, float(poisson(stream, b, mean)))
-    left, mass, count = uniform(stream, b), math.exp(-mean), 0.0
-    while left >= mass and count < most:
-        left -= mass
-        count += 1.0
-        mass *= mean / count
-    return count
-
-
-@outlined_kernel
-def look_at_all_kernel(params, state, b):
-    """Bring every server up to date."""
-    for m in range(len(params.service_rates)):
-        for j in range(params.server_ends[m], params.server_ends[m + 1]):
-            look_kernel(params, state, b, j, m)
 
 
 @outlined_kernel

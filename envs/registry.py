@@ -33,14 +33,20 @@ class Entry:
         return getattr(self.layer("envs"), f"{self.prefix}Env").model
 
 
+LOCALITY = "Zhao, Mukherjee, Wu: Exploiting Data Locality in Server Clusters"
+FREELANCE = "Chatterjee, Varshney, Vishwanath: Work Capacity of Freelance Markets"
+
 ENTRIES = (
     Entry("StationaryMatching-v0", "stationary_matching", "arXiv:2411.08218", 1000),
     Entry("GeneralMatching-v0", "general_matching", "arXiv:2411.08218", 1000),
     Entry("MatchingQueues-v0", "matching_queues", "arXiv:2501.08775", 1000),
     Entry("EuclideanMatching-v0", "euclidean_matching", "arXiv:2501.08775", 1000),
-    Entry("DataLocality-v0", "data_locality", "Zhao, Mukherjee, Wu: Exploiting Data Locality in Server Clusters", 1000),
+    Entry("DataLocality-v0", "data_locality", LOCALITY, 1000),
+    Entry("DataLocalityDesign-v0", "data_locality_design", LOCALITY, 20),
     Entry("CongestionLearning-v0", "congestion_learning", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
     Entry("FloatingClients-v0", "floating_clients", "Sun, Chai, Zhao: Congestion-Aware Matching and Learning", None),
+    Entry("FreelanceMarket-v0", "freelance_market", FREELANCE, 1000),
+    Entry("FreelanceAdmission-v0", "freelance_admission", FREELANCE, 1000),
 )  # fmt: skip
 
 REGISTRY = {entry.id: entry for entry in ENTRIES}

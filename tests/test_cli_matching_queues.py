@@ -113,3 +113,26 @@ def test_reproduce(capsys, tmp_path):
     assert "no-such-figure" in err
     (tmp_path / "file").write_text("")
     assert run(capsys, "reproduce", "matching-queues-fig1", "--out", tmp_path / "file")[0] == 2
+
+
+def test_exact_value_whose_anchor_is_out_of_reach(tmp_path, capsys):
+    """Greedy needs the joint chain of all queues, Priority Rounding small parts of it: the anchor is then simulated."""
+    path = tmp_path / "market.json"
+    fields = {
+        "model": "matching_queues",
+        "name": "one-short-two-long",
+        "supplier_rates": [0.8, 30, 40],
+        "abandonment_rate": 1,
+        "customer_rates": [1, 20, 25],
+        "costs": [[0.2, 0.5, 0.9], [0.6, 0.3, 0.8], [0.9, 0.7, 0.2]],
+        "throughput_target": 35,
+    }
+    path.write_text(json.dumps(fields))
+    words = ("--instance", path, "--policy", "priority-rounding", "--short", 0, "--caps", 5, "--exact")
+    record = ok(capsys, "evaluate", ID, *words)
+    assert record["objective"]["replications"] == 0
+    assert record["anchor"]["replications"] == 32
+    assert record["objective"]["high"] - record["objective"]["low"] < 1e-8
+    assert np.shape(record["match_rates"]) == (3, 3)
+    assert record["score"] is None  # the anchor's interval reaches the bound
+    assert run(capsys, "bound", ID, "--instance", path, "--kind", "nlp", "--short", 0, "--caps", 10**8)[2].startswith("caps")

@@ -160,7 +160,7 @@ def test_invalid_parts_of_actions_are_counted(variant):
     elif isinstance(space, gym.spaces.MultiDiscrete):
         bad = [np.full(space.shape, -1), space.nvec, np.full(space.shape, 10**12), np.full(space.shape, 2**64 - 1, np.uint64)]
     else:
-        bad = [np.full(space.shape, value) for value in (-1.0, np.nan, np.inf)]
+        bad = [space.low - 1.0, np.full(space.shape, np.nan), np.full(space.shape, np.inf)]
     _, info = env.reset(seed=4)
     for action in bad * 3:
         before = info["invalid_actions"]

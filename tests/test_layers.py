@@ -31,7 +31,7 @@ def test_arrows_go_down(layer):
 
 
 def test_envs_need_numpy_numba_and_gymnasium_only():
-    allowed = {"matchgym", "numpy", "numba", "gymnasium"} | set(sys.stdlib_module_names)
+    allowed = {"matchgym", "numpy", "numba", "llvmlite", "gymnasium"} | set(sys.stdlib_module_names)
     for path in (ROOT / "envs").rglob("*.py"):
         assert {name.split(".")[0] for name in imported(path)} <= allowed, path
 

@@ -1,0 +1,24 @@
+"""Bounds for admission to freelance markets: those of `freelance_market`, which hold for every admission and every scheme.
+
+`throughput`, the most completed jobs per epoch in the outer region, bounds the objective, because costs are not negative;
+`decline` is beta*, the least share of the arrivals that must be declined if all types are declined alike (programme (6) with
+eps = 0).
+"""
+
+from typing import Any
+
+from matchgym.bounds import freelance_market as market
+from matchgym.bounds.bound import Bound
+from matchgym.envs.freelance_admission import MODEL
+
+KINDS = market.KINDS
+
+
+def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
+    """A bound of one of KINDS, see `freelance_market`; names are those of this model's catalogue."""
+    return market.bound(MODEL.load(instance), kind)
+
+
+def stability(instance: Any) -> market.Stability:
+    """How much load the market bears, and where it ends."""
+    return market.stability(MODEL.load(instance))
