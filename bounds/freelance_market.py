@@ -35,7 +35,7 @@ import pulp
 from numpy.typing import NDArray
 
 from matchgym.bounds.bound import Bound, Proof, certify
-from matchgym.bounds.freelance_capacity import capacity
+from matchgym.bounds.freelance_capacity import capacity, prove_capacity
 from matchgym.bounds.programme import HeldProgramme
 from matchgym.bounds.rational import CertificateError, exact
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
@@ -201,6 +201,9 @@ def prove_decline(instance: FreelanceMarketInstance, certificate: dict[str, Any]
     upper = prove_load(instance, certificate).upper
     assert upper is not None
     return Proof(lower=1 - min(Fraction(1), upper))
+
+
+PROVERS = {"throughput": prove_throughput, "load": prove_load, "decline": prove_decline, "capacity": prove_capacity}
 
 
 @dataclass(frozen=True)

@@ -9,67 +9,14 @@ and warm-up and decisions make the 95 % half-width of the best baseline at most 
 where every replication draws an instance of its own).
 """
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from matchgym.envs.instance import InputError, unknown
-from matchgym.envs.registry import Entry, find
+from matchgym.envs.instance import unknown
+from matchgym.leaderboards.task import LOOKS as LOOKS
+from matchgym.leaderboards.task import Task as Task
 
 SUITE_VERSION = "2"
 SCORER_VERSION = "2"
-LOOKS = (16, 64, 256)  # replications after which a row may stop
-QUICK = 20  # a quick board takes this many times fewer decisions, and 16 replications
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """An instance, the length of its simulation, and what its scores are measured between."""
-
-    name: str
-    id: str
-    instance: str  # name in the catalogue of the model
-    sha256: str  # of the instance
-    warmup: int  # decisions per replication
-    decisions: int  # counted decisions per replication
-    seed: int  # public, for practice; replication b is seeded with seed + b
-    note: str  # one sentence for the page
-    bound_kind: str  # the kind of bound whose value is the score 1
-    anchor: str = "greedy"  # the policy whose score is 0
-    replications: int = LOOKS[-1]
-
-    @property
-    def entry(self) -> Entry:
-        """The registry's entry of the environment."""
-        return find(self.id)
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """The numbers of replications after which a row may stop, the last one being all."""
-        return (*(look for look in LOOKS if look < self.replications), self.replications)
-
-    def load(self) -> Any:
-        """The instance. Raises InputError if it is no longer the one that the task was made with."""
-        instance = self.entry.model.load(self.instance)
-        if instance.sha256 != self.sha256:
-            raise InputError(
-                f"instance {self.instance} has sha256 {instance.sha256[:12]}..., but task {self.name} was frozen with "
-                f"{self.sha256[:12]}...; restore the instance or make a new task."
-            )
-        return instance
-
-    def quick(self) -> "Task":
-        """The same task at a fraction of the length, for trying things out."""
-        if self.entry.model.episode is not None:  # an episode is played to its end
-            return dataclasses.replace(self, replications=LOOKS[0])
-        shorter = {"warmup": self.warmup // QUICK, "decisions": max(10, self.decisions // QUICK)}
-        return dataclasses.replace(self, replications=min(self.replications, LOOKS[0]), **shorter)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return dataclasses.asdict(self)
-
 
 TASKS = (
     Task(
@@ -440,6 +387,114 @@ TASKS = (
         note="Thirty clients of three types and forty servers.",
         bound_kind="oracle",
         anchor="random",
+    ),
+    Task(
+        name="design-toy",
+        id="DataLocalityDesign-v0",
+        instance="toy",
+        sha256="3ef62a67f74188fd77c6bc7ceb46beb3e7cdfb0a669dbeedf6137d2a1430b19a",
+        warmup=99,
+        decisions=250,
+        seed=7_310_000,
+        note="A few servers, small enough to see what a design does.",
+        bound_kind="tightest",
+        anchor="proportional",
+    ),
+    Task(
+        name="design-paper",
+        id="DataLocalityDesign-v0",
+        instance="paper",
+        sha256="b3f3c4e584df03f7eb50304a79ecdd193cbbc908f0718e0744699110a482f476",
+        warmup=279,
+        decisions=60,
+        seed=7_320_000,
+        note="The paper's three server types and two dispatcher types: which edges should there be?",
+        bound_kind="tightest",
+        anchor="proportional",
+    ),
+    Task(
+        name="design-cluster",
+        id="DataLocalityDesign-v0",
+        instance="cluster",
+        sha256="093357748bea72fa7c39d3d2e818730508719d24e303d5406a871892d03ba492",
+        warmup=813,
+        decisions=60,
+        seed=7_330_000,
+        note="A computing cluster of fast, middling and slow machines.",
+        bound_kind="tightest",
+        anchor="proportional",
+    ),
+    Task(
+        name="market-section1",
+        id="FreelanceMarket-v0",
+        instance="section1",
+        sha256="e574763bfec3ae086034b8d93d3264cf36d14b9687442311a2d1b4e079ff44d2",
+        warmup=200,
+        decisions=1_000,
+        seed=7_340_000,
+        note="The paper's first example: jobs that pick the wrong category drive the others out.",
+        bound_kind="throughput",
+        anchor="random",
+    ),
+    Task(
+        name="market-prop12",
+        id="FreelanceMarket-v0",
+        instance="prop12-poisson",
+        sha256="10e683f0efbc35341e076f252bd2cf02094bef70ab12c4bcc147cd6d70fb1f0a",
+        warmup=100,
+        decisions=500,
+        seed=7_350_000,
+        note=("The paper's Proposition 12: agents who choose for themselves, from whom scores count, complete too little."),
+        bound_kind="throughput",
+        anchor="greedy-agent",
+    ),
+    Task(
+        name="market-random",
+        id="FreelanceMarket-v0",
+        instance="random-5x3-id",
+        sha256="2dcd185d2deb8333699abfbafd96b8a7100e4f615dfb3cd8977ea1323d6ea6a6",
+        warmup=200,
+        decisions=1_000,
+        seed=7_360_000,
+        note="Five job types, three categories, three skills; jobs are decomposable and tied to a category.",
+        bound_kind="throughput",
+        anchor="random",
+    ),
+    Task(
+        name="admission-crowd",
+        id="FreelanceAdmission-v0",
+        instance="overload-24",
+        sha256="accc8c9f0ba91fc36b12d01e31cc19fae88b6de8b4147060f42809f5660d45b5",
+        warmup=200,
+        decisions=1_000,
+        seed=7_370_000,
+        note="A crowd of agents asked for a quarter more than it can do.",
+        bound_kind="throughput",
+        anchor="accept-all",
+    ),
+    Task(
+        name="admission-categories",
+        id="FreelanceAdmission-v0",
+        instance="overload-12x3-ind",
+        sha256="c941c1a88720a52321013e017cf235ac45b0a43798464bb2680ab81415c0fd57",
+        warmup=200,
+        decisions=1_000,
+        seed=7_380_000,
+        note="Three categories asked for a quarter more than they can do; jobs are tied to one.",
+        bound_kind="throughput",
+        anchor="accept-all",
+    ),
+    Task(
+        name="admission-large",
+        id="FreelanceAdmission-v0",
+        instance="overload-200",
+        sha256="0bb4e153db615265b16651efe3d448d04c6e59239d67113726cd391d304c37eb",
+        warmup=100,
+        decisions=300,
+        seed=7_390_000,
+        note="A large crowd asked for a quarter more than it can do; scores count from thinning.",
+        bound_kind="throughput",
+        anchor="thinning",
     ),
 )
 
