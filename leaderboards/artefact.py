@@ -175,8 +175,13 @@ def _entry(place: str, values: Any, read: Callable[[str, str, str], bytes], task
 class Scorer(Protocol):
     """What gives scores: a `Network`, or one in a jail."""
 
-    n_inputs: Any
-    n_outputs: Any
+    @property
+    def n_inputs(self) -> int:
+        """Numbers in an observation."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Scores of an observation."""
 
     def run(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores (B, n_outputs) of observations (B, n_inputs)."""

@@ -41,11 +41,11 @@ def command(program: Path, *files: Path) -> list[str]:
         )
     words = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     words += ["--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "OMP_NUM_THREADS", "1", "--setenv", "MKL_NUM_THREADS", "1"]
-    for path in ("/usr", "/lib", "/lib64", "/bin"):
-        if os.path.islink(path):
-            words += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            words += ["--ro-bind", path, path]
+    for place in ("/usr", "/lib", "/lib64", "/bin"):
+        if os.path.islink(place):
+            words += ["--symlink", os.readlink(place), place]
+        elif os.path.isdir(place):
+            words += ["--ro-bind", place, place]
     numpy_home = Path(np.__file__).parent
     libraries = {Path(sys.base_prefix), Path(sysconfig.get_path("stdlib")), Path(sys.executable).resolve().parent}
     for library in sorted(library for library in libraries if not library.is_relative_to("/usr")):

@@ -79,7 +79,7 @@ def read_exactly(size: int) -> bytes:
 
 def main() -> None:
     sys.path.insert(0, sys.argv[1])
-    import network
+    import network  # type: ignore[import-not-found]  # lies beside this file in the jail
     import numpy as np
 
     # Read the network.

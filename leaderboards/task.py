@@ -51,8 +51,12 @@ class Task:
         """The same task at a fraction of the length, for trying things out."""
         if self.entry.model.episode is not None:  # an episode is played to its end
             return dataclasses.replace(self, replications=LOOKS[0])
-        shorter = {"warmup": self.warmup // QUICK, "decisions": max(10, self.decisions // QUICK)}
-        return dataclasses.replace(self, replications=min(self.replications, LOOKS[0]), **shorter)
+        return dataclasses.replace(
+            self,
+            replications=min(self.replications, LOOKS[0]),
+            warmup=self.warmup // QUICK,
+            decisions=max(10, self.decisions // QUICK),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -249,10 +249,7 @@ TASKS = (
         warmup=2_000,
         decisions=10_000,
         seed=7_190_000,
-        note=(
-            "One dispatcher, two equal servers: no policy beats the queue M/M/2, which joining the shorter queue "
-            "almost attains."
-        ),
+        note="One dispatcher and two equal servers: nothing beats joining the shorter queue, from which scores count.",
         bound_kind="tightest-any",
         anchor="jsq-d",
     ),
