@@ -5,6 +5,7 @@
 eps = 0).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from matchgym.bounds import freelance_market as market
@@ -17,6 +18,11 @@ KINDS, PROVERS = market.KINDS, market.PROVERS
 def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
     """A bound of one of KINDS, see `freelance_market`; names are those of this model's catalogue."""
     return market.bound(MODEL.load(instance), kind)
+
+
+def bound_for(instance: Any, options: Mapping[str, Any]) -> Bound:
+    """The bound of a run, see `freelance_market.bound_for`."""
+    return market.bound_for(MODEL.load(instance), options)
 
 
 def stability(instance: Any) -> market.Stability:

@@ -13,6 +13,7 @@ and for inflexible ones C^O (Theorem 16), where a job stays in one category:
     sum_j r_js x_lj <= m_ls              for all l, s        (hours)
 
     throughput   max sum_j x_j  with 0 <= x <= lambda, x in the region
+    throughput-started  the same with lambda + Q(0), Q(0) the jobs that wait at the start: for runs of any length
     load         max alpha  with alpha lambda in the region
     decline      beta* = 1 - min(1, alpha), the least share of the arrivals that must be declined ((6) with eps = 0)
     capacity     as load, in the exact region C(Gamma) of the class (Theorems 5 and 14)
@@ -26,6 +27,7 @@ c_j = min_{l in N(j)} sum_s r_js p_ls (inflexible), so that sum_j c_j x_j <= sum
     throughput <= sum_ls p_ls m_ls + sum_j lambda_j (1 - c_j)^+      alpha <= sum_ls p_ls m_ls / sum_j c_j lambda_j.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -42,7 +44,8 @@ from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.freelance_market import MODEL
 from matchgym.envs.instance import InputError, unknown
 
-KINDS = ("throughput", "load", "decline", "capacity")
+KINDS = ("throughput", "throughput-started", "load", "decline", "capacity")
+MOST_SPREAD = 1e8  # of the numbers of a programme; the solver drops those below 1e-9
 TIGHT = 1e-7  # relative, of what is called a bottleneck
 
 
@@ -57,7 +60,13 @@ def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
     loaded = MODEL.load(instance)
     if kind == "capacity":
         return capacity(loaded)
-    return {"throughput": throughput, "load": load, "decline": decline}[kind](loaded)
+    return {"throughput": throughput, "throughput-started": throughput_started, "load": load, "decline": decline}[kind](loaded)
+
+
+def bound_for(instance: Any, options: Mapping[str, Any]) -> Bound:
+    """The bound of a run: from jobs that wait at its start more can be completed than arrive."""
+    loaded = MODEL.load(instance)
+    return throughput(loaded) if loaded.initial_jobs is None or not loaded.initial_jobs.any() else throughput_started(loaded)
 
 
 class Point(NamedTuple):
@@ -77,12 +86,13 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
     means, needs = instance.mean_hours, instance.job_hours
     size, n, skills = instance.n_categories, instance.n_types, instance.n_skills
     hour = max(float(means.max()), 1e-300) if means.any() else 1.0
-    job = float(arrivals.max())
+    most = float(arrivals.max())
+    job = hour / float(needs.max()) if is_load else most
     problem = pulp.LpProblem("load" if is_load else "throughput", pulp.LpMaximize)
     types = [j for j in range(n) if arrivals[j] > 0]
     if is_load:
         scale = problem.add_variable("alpha", 0)
-        amount = {j: (scale, float(arrivals[j]) / job) for j in types}
+        amount = {j: (scale, float(arrivals[j]) / most) for j in types}
         problem += scale
     else:
         some = {j: problem.add_variable(f"x_{j}", 0, float(arrivals[j]) / job) for j in types}
@@ -109,13 +119,22 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
     for (c, s), terms in used.items():
         rows[c, s] = pulp.LpAffineExpression(terms) <= float(means[c, s]) / hour
         problem.addConstraint(rows[c, s], f"hours_{c}_{s}")
+    for terms in (amount, flow):
+        factors = [factor for _, factor in terms.values()] or [1.0]
+        if max(factors) > MOST_SPREAD * min(1.0, *factors) and (
+            max(factors) > 1.0 or max(factors) > MOST_SPREAD * min(factors)
+        ):
+            raise InputError(
+                f"arrival_means, job_hours and availability_means differ by a factor above {MOST_SPREAD:.0e}: the programme is "
+                "out of reach of floating point; drop or merge the rarest types."
+            )
     held = HeldProgramme(problem)
     x, y, prices = np.zeros(n), np.zeros((size, n, skills)), np.zeros((size, skills))
     for j in types:
         x[j] = max(0.0, held.values[amount[j][0].index]) * amount[j][1] * job
     for where, (part, factor) in flow.items():
         y[where] = max(0.0, held.values[part.index]) * factor * hour
-    unit = 1.0 if is_load else job
+    unit = job / most if is_load else job
     for place, constraint in rows.items():
         prices[place] = max(0.0, held.row_multipliers[constraint.index]) * unit / hour
     return Point(held.value * unit + 0.0, x, y, prices)
@@ -129,6 +148,21 @@ def throughput(instance: Any) -> Bound:
         "throughput", "upper", found.value, instance, prove_throughput, {"prices": found.prices.tolist()},
         solution={"x": found.x, "y": found.y}, duals={"hours": found.prices},
     )  # fmt: skip
+
+
+def throughput_started(instance: Any) -> Bound:
+    """As `throughput`, with lambda + Q(0) in place of lambda: for a run of any length from `initial_jobs`."""
+    instance = MODEL.load(instance)
+    found = solve_outer(instance, _started(instance), is_load=False)
+    return certify(
+        "throughput-started", "upper", found.value, instance, prove_started, {"prices": found.prices.tolist()},
+        solution={"x": found.x, "y": found.y}, duals={"hours": found.prices},
+    )  # fmt: skip
+
+
+def _started(instance: FreelanceMarketInstance) -> NDArray[np.float64]:
+    """lambda + Q(0) (N,): completions per epoch over T epochs are at most lambda + Q(0) / T on average."""
+    return instance.arrival_means + (0.0 if instance.initial_jobs is None else instance.initial_jobs)
 
 
 def load(instance: Any) -> Bound:
@@ -177,9 +211,19 @@ def _worth(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> tu
 
 def prove_throughput(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> Proof:
     """The bound of any prices of hours, by weak duality."""
+    return _prove_completions(instance, certificate, np.zeros(instance.n_types))
+
+
+def prove_started(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> Proof:
+    """The same with the jobs that wait at the start."""
+    start = np.zeros(instance.n_types) if instance.initial_jobs is None else instance.initial_jobs
+    return _prove_completions(instance, certificate, start)
+
+
+def _prove_completions(instance: FreelanceMarketInstance, certificate: dict[str, Any], start: NDArray[np.float64]) -> Proof:
     total, costs = _worth(instance, certificate)
-    for rate, cost in zip(instance.arrival_means.tolist(), costs):
-        total += Fraction(rate) * (max(Fraction(0), 1 - cost) if cost is not None else 0)
+    for rate, jobs, cost in zip(instance.arrival_means.tolist(), start.tolist(), costs):
+        total += (Fraction(rate) + Fraction(jobs)) * (max(Fraction(0), 1 - cost) if cost is not None else 0)
     return Proof(upper=total)
 
 
