@@ -247,7 +247,13 @@ def prove_decline(instance: FreelanceMarketInstance, certificate: dict[str, Any]
     return Proof(lower=1 - min(Fraction(1), upper))
 
 
-PROVERS = {"throughput": prove_throughput, "load": prove_load, "decline": prove_decline, "capacity": prove_capacity}
+PROVERS = {
+    "throughput": prove_throughput,
+    "throughput-started": prove_started,
+    "load": prove_load,
+    "decline": prove_decline,
+    "capacity": prove_capacity,
+}
 
 
 @dataclass(frozen=True)
