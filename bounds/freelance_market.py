@@ -119,8 +119,8 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
     for (c, s), terms in used.items():
         rows[c, s] = pulp.LpAffineExpression(terms) <= float(means[c, s]) / hour
         problem.addConstraint(rows[c, s], f"hours_{c}_{s}")
-    for terms in (amount, flow):
-        factors = [factor for _, factor in terms.values()] or [1.0]
+    for group in (amount, flow):
+        factors = [factor for _, factor in group.values()] or [1.0]
         if max(factors) > MOST_SPREAD * min(1.0, *factors) and (
             max(factors) > 1.0 or max(factors) > MOST_SPREAD * min(factors)
         ):

@@ -23,9 +23,9 @@ from matchgym.bounds.bound import VALUE_FLOOR, VALUE_TOLERANCE, Proof
 from matchgym.bounds.rational import round_down, round_up
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards import jail
-from matchgym.leaderboards.artefact import load_policy, release, stored_artefact
+from matchgym.leaderboards.artefact import load_policy, release, stored_artefact, task_policies
 from matchgym.leaderboards.board import assemble, is_current
-from matchgym.leaderboards.entrants import baselines
+from matchgym.leaderboards.entrants import baseline
 from matchgym.leaderboards.measuring import certified_values, exact_kind, find_optimum, is_unstable, measure
 from matchgym.leaderboards.season import PHASES, Season, seasons, seed_of
 from matchgym.leaderboards.site import files_of
@@ -141,10 +141,11 @@ class _Checks:
                 self.wrong(f"artefact {body['artefact'][:12]} is not what its record says.")
             if body["kind"] != "agent" and kind_of(artefact, True) != body["kind"]:
                 self.wrong(f"{body['name']!r} is not of the kind {body['kind']!r}.")
-        ours = {artefact.sha256 for artefact in baselines(tuple(self.tasks.values()))}
-        for body in submitted:
-            if body["kind"] != "agent" and body["artefact"] not in ours:
-                self.wrong(f"{body['name']!r} is none of the project's own entries, but is listed as {body['kind']!r}.")
+            if body["kind"] != "agent":
+                entered = [file.task for file in artefact.entries]
+                ours = baseline(entered, artefact.agent["name"], artefact.method["library_version"])
+                if ours.sha256 != artefact.sha256:
+                    self.wrong(f"{body['name']!r} is none of the project's own entries, but is listed as {body['kind']!r}.")
 
     def bounds(self, body: Record) -> None:
         task = self.tasks[body["task"]]
@@ -211,7 +212,7 @@ class _Checks:
 
     def rows(self) -> None:
         submitted = {body["artefact"]: body for body in self.of("submitted")}
-        seen = set()
+        seen: set[tuple[str, str, str]] = set()
         for body in (*self.of("evaluated"), *self.of("refused")):
             task = self.tasks[body["task"]]
             key = (body["artefact"], body["task"], body.get("phase", PHASES[0]))
@@ -226,12 +227,17 @@ class _Checks:
                 self.report.rows += 1
             elif submitted[body["artefact"]]["kind"] != "agent" and self.refusal(body) != body["reason"]:
                 self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} is not refused for the stated reason.")
-        tasks = tuple(self.tasks[body["task"]] for body in self.of("bounded"))
-        for artefact in baselines(tuple(self.tasks.values())):
-            for file in artefact.entries:
-                here = file.task.name in {task.name for task in tasks}
-                if here and (artefact.sha256, file.task.name, PHASES[0]) not in seen:
-                    self.wrong(f"task {file.task.name}: baseline {artefact.agent['name']} is neither on the board nor refused.")
+        ours = {
+            (body["name"], task) for body in submitted.values() if body["kind"] != "agent" for task in self.played(body, seen)
+        }
+        for task in (self.tasks[body["task"]] for body in self.of("bounded")):
+            for name in task_policies(task):
+                if (name, task.name) not in ours:
+                    self.wrong(f"task {task.name}: baseline {name} is neither on the board nor refused.")
+
+    def played(self, body: Record, seen: set[tuple[str, str, str]]) -> list[str]:
+        """The tasks on which an artefact has a row or a refusal."""
+        return [task for artefact, task, phase in seen if artefact == body["artefact"] and phase == PHASES[0]]
 
     def refusal(self, body: Record) -> str | None:
         """The sentence with which an entry of ours refuses to play; None if it plays."""
