@@ -133,3 +133,6 @@ def price_bound(
     for rate, row, may in zip(rates, rewards, allowed):
         value += rate * max(Fraction(0), *(r - price for r, price, is_allowed in zip(row, alpha, may) if is_allowed))
     return Proof(upper=value)
+
+
+PROVERS = {"oracle": prove_oracle}

@@ -47,3 +47,6 @@ def prove_oracle(instance: FloatingClientsInstance, certificate: dict[str, Any])
     rewards = [[Fraction(r) for r in row] for row in instance.rewards.tolist()]
     m = instance.n_servers
     return price_bound(certificate, rewards, rates, [Fraction(1)] * m, [[True] * m] * len(rates))
+
+
+PROVERS = {"oracle": prove_oracle}

@@ -12,7 +12,7 @@ from matchgym.bounds import freelance_market as market
 from matchgym.bounds.bound import Bound
 from matchgym.envs.freelance_admission import MODEL
 
-KINDS = market.KINDS
+KINDS, PROVERS = market.KINDS, market.PROVERS
 
 
 def bound(instance: Any, kind: str = KINDS[0]) -> Bound:

@@ -37,7 +37,7 @@ import pulp
 from numpy.typing import NDArray
 
 from matchgym.bounds.bound import Bound, Proof, certify
-from matchgym.bounds.freelance_capacity import capacity
+from matchgym.bounds.freelance_capacity import capacity, prove_capacity
 from matchgym.bounds.programme import HeldProgramme
 from matchgym.bounds.rational import CertificateError, exact
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
@@ -119,8 +119,8 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
     for (c, s), terms in used.items():
         rows[c, s] = pulp.LpAffineExpression(terms) <= float(means[c, s]) / hour
         problem.addConstraint(rows[c, s], f"hours_{c}_{s}")
-    for terms in (amount, flow):
-        factors = [factor for _, factor in terms.values()] or [1.0]
+    for group in (amount, flow):
+        factors = [factor for _, factor in group.values()] or [1.0]
         if max(factors) > MOST_SPREAD * min(1.0, *factors) and (
             max(factors) > 1.0 or max(factors) > MOST_SPREAD * min(factors)
         ):
@@ -245,6 +245,15 @@ def prove_decline(instance: FreelanceMarketInstance, certificate: dict[str, Any]
     upper = prove_load(instance, certificate).upper
     assert upper is not None
     return Proof(lower=1 - min(Fraction(1), upper))
+
+
+PROVERS = {
+    "throughput": prove_throughput,
+    "throughput-started": prove_started,
+    "load": prove_load,
+    "decline": prove_decline,
+    "capacity": prove_capacity,
+}
 
 
 @dataclass(frozen=True)

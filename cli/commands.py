@@ -14,7 +14,7 @@ from matchgym.baselines.policy import parse_arguments
 from matchgym.baselines.scoring import Score, score_exactly, score_simulated
 from matchgym.cli.artefacts import check, export
 from matchgym.cli.experiments import frontier, reproduce
-from matchgym.cli.leaderboard import leaderboard
+from matchgym.cli.leaderboard import leaderboard, submit
 from matchgym.cli.output import (
     Stopwatch,
     console,
@@ -42,6 +42,7 @@ app.command()(reproduce)
 app.command()(stability)
 app.command()(export)
 app.command()(check)
+app.command()(submit)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
 InstanceOption = Annotated[str | None, typer.Option("--instance", help="A catalogue name or the path of a JSON file.")]

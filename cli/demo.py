@@ -15,8 +15,8 @@ ID, INSTANCE = "StationaryMatching-v0", "demo"
 def run_demo(folder: Path, timesteps: int | None) -> None:
     """Bound, baselines, a trained agent, and a leaderboard page in `folder`."""
     from matchgym.agents import train
-    from matchgym.leaderboards import build_board, find_task
-    from matchgym.leaderboards.entrants import find_agents
+    from matchgym.leaderboards import find_task
+    from matchgym.leaderboards.building import build_board
 
     watch, entry = Stopwatch(), find(ID)
     console.print(f"{ID}, instance {INSTANCE}; objective: long-run reward per unit of time")
@@ -58,7 +58,6 @@ def run_demo(folder: Path, timesteps: int | None) -> None:
     console.print(f"  learning curve: {agent.folder / 'curve.png'}")
 
     console.rule("4  A leaderboard page, everyone under the same seeds", align="left")
-    task = find_task(INSTANCE).quick()
-    build_board(folder / "board", [task], find_agents([agent.folder]), is_quick=True, bar=progress_bar)
+    build_board(folder / "board", [find_task(INSTANCE)], [agent.folder], is_quick=True, bar=progress_bar)
     console.print(f"  page: {folder / 'board' / 'index.html'}")
     console.print(f"  all done in {watch.seconds:.0f} s")

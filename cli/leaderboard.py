@@ -1,4 +1,4 @@
-"""The commands `leaderboard build` and `leaderboard verify`."""
+"""The commands `leaderboard open|build|close|verify|rank|replay` and `submit`."""
 
 import sys
 from pathlib import Path
@@ -8,9 +8,45 @@ import typer
 
 from matchgym.cli.output import Stopwatch, console, make_folder, print_json, progress_bar, significant
 
-leaderboard = typer.Typer(help="Build or verify a leaderboard.", no_args_is_help=True, rich_markup_mode=None)
+leaderboard = typer.Typer(help="Build, rank or verify a leaderboard.", no_args_is_help=True, rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Out = Annotated[Path, typer.Option("--out", help="The board's folder.")]
+Published = Annotated[Path | None, typer.Option("--out", help="The board's folder; by default the published one.")]
+RUNS = Path("runs/leaderboard")
+
+
+@leaderboard.command("open")
+def open_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the season: a-z, 0-9, . and -.")],
+    out: Out = RUNS,
+    quick: Annotated[bool, typer.Option("--quick", help="Short simulations, to try things out; the pages say so.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Open a season: commit to a secret, which stays in .secrets beside the board until the season is closed."""
+    from matchgym.leaderboards.season import open_season
+    from matchgym.leaderboards.store import FolderStore
+
+    make_folder("--out", out)
+    season = open_season(FolderStore(out), name, quick)
+    if as_json:
+        return print_json({"season": season.name, "commitment": season.commitment})
+    console.print(f"season {season.name} is open; commitment {season.commitment}", markup=False, soft_wrap=True)
+
+
+@leaderboard.command("close")
+def close_command(out: Out = RUNS, as_json: Json = False) -> None:
+    """Close the season: reveal its secret, so that anyone can replay any row."""
+    from matchgym.leaderboards.season import close_season
+    from matchgym.leaderboards.site import publish
+    from matchgym.leaderboards.store import FolderStore
+
+    store = FolderStore(out)
+    season = close_season(store)
+    publish(store)
+    if as_json:
+        return print_json({"season": season.name, "secret": (season.revealed or b"").hex()})
+    console.print(f"season {season.name} is closed and its secret revealed", markup=False)
 
 
 @leaderboard.command()
@@ -18,46 +54,87 @@ def build(
     agents: Annotated[
         list[Path], typer.Option("--agents", metavar="DIR", help="A trained agent's folder, or a folder of such; repeatable.")
     ] = [],  # noqa: B006
-    out: Annotated[Path, typer.Option("--out", help="Where to write.")] = Path("runs/leaderboard"),
+    out: Out = RUNS,
     task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="Only this task; repeatable.")] = [],  # noqa: B006
-    quick: Annotated[bool, typer.Option("--quick", help="Short simulations, to try things out; the page says so.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Short simulations, to try things out; the pages say so.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate all baselines and the given agents on every task; write board.json, timings.json and index.html."""
-    from matchgym.leaderboards import TASKS, build_board, find_task
-    from matchgym.leaderboards.entrants import find_agents
+    """Submit all baselines and the given agents on every task, and write board.json and the pages.
+
+    Opens a season if there is none. An interrupted build keeps what it finished; the same command goes on.
+    """
+    from matchgym.leaderboards import TASKS, find_task
+    from matchgym.leaderboards.building import build_board
 
     watch = Stopwatch()
     make_folder("--out", out)
-    names = [find_task(name).name for name in task] or None
-    tasks = [each.quick() if quick else each for each in TASKS]
+    tasks = [find_task(name) for name in task] or list(TASKS)
     try:
-        board = build_board(out, tasks, find_agents(agents), quick, progress_bar, names)
+        board = build_board(out, tasks, agents, quick, progress_bar)
     except KeyboardInterrupt:
-        print(f"Interrupted; the finished tasks are kept in {out}.", file=sys.stderr)
+        print(f"Interrupted; the finished rows are kept in {out}.", file=sys.stderr)
         raise typer.Exit(1) from None
-    alarms = [f"{each['name']}/{row['name']}" for each in board["tasks"] for row in each["rows"] if row["is_above_bound"]]
+    _finish(board, out, watch, as_json)
+
+
+def submit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a manifest.json.")],
+    out: Out = RUNS,
+    unjailed: Annotated[bool, typer.Option("--unjailed", help="Run networks without a jail: your own files only.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Submit an artefact to the open season of a board: gate, evaluation under the season's seeds, fresh seeds for leaders."""
+    from matchgym.leaderboards.artefact import read_artefact
+    from matchgym.leaderboards.building import submit_artefact
+
+    watch = Stopwatch()
+    board = submit_artefact(out, read_artefact(folder), not unjailed, progress_bar)
+    _finish(board, out, watch, as_json)
+
+
+@leaderboard.command()
+def rank(out: Published = None, as_json: Json = False) -> None:
+    """Show a board: every task's rows with tiers, ranks, scores and verdicts, derived anew from the records."""
+    from matchgym.leaderboards.board import assemble
+    from matchgym.leaderboards.store import RESULTS, FolderStore
+
+    watch, folder = Stopwatch(), RESULTS if out is None else out
+    board = assemble(FolderStore(folder).records())
     if as_json:
-        record = {"folder": str(out), "quick": quick, **_summary(board), "above_bound": alarms}
-        print_json(record | {"seconds": watch.seconds})
+        return print_json({"folder": str(folder), **_summary(board), "seconds": watch.seconds})
+    _show(board)
+
+
+@leaderboard.command()
+def replay(
+    artefact: Annotated[str, typer.Argument(metavar="SHA256", help="Of the artefact; its first digits are enough.")],
+    task: Annotated[str, typer.Option("--task", metavar="NAME", help="The task.")],
+    out: Published = None,
+    as_json: Json = False,
+) -> None:
+    """Measure one row of a board again, under its season's seeds, and compare every value."""
+    from matchgym.leaderboards.building import replay_rows
+    from matchgym.leaderboards.store import RESULTS
+
+    watch, folder = Stopwatch(), RESULTS if out is None else out
+    found = replay_rows(folder, artefact, task, progress_bar)
+    if as_json:
+        print_json({"rows": found, "seconds": watch.seconds})
     else:
-        _show(board)
-        console.print(f"written to {out}; check it with: matchgym leaderboard verify --out {out}   ({watch.seconds:.1f} s)")
-        for alarm in alarms:
-            console.print(
-                f"ABOVE BOUND: {alarm} exceeds its certified bound: a bug in matchgym, please report it", style="bold red"
-            )
-    if alarms:
+        for row in found:
+            verdict = row["problem"] or f"{row['replications']} values, the same bit for bit"
+            console.print(f"{row['task']}/{row['name']}, {row['phase']} seeds: {verdict}", markup=False, soft_wrap=True)
+    if any(row["problem"] for row in found):
         raise typer.Exit(1)
 
 
 @leaderboard.command()
 def verify(
-    out: Annotated[Path | None, typer.Option("--out", help="The board's folder; by default the published one.")] = None,
+    out: Published = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="Rows of each task to replay.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Derive every bound and every number of a board anew, replay a sample of its rows and compare exactly."""
+    """Check every digest, derive every bound and every number anew, replay a sample of the rows and compare exactly."""
     from matchgym.leaderboards.store import RESULTS
     from matchgym.leaderboards.verification import verify_board
 
@@ -72,26 +149,57 @@ def verify(
         console.print(f"{report.bounds} bounds proved anew, {report.rows} rows derived anew, {len(report.replayed)} replayed:")
         console.print("  " + (", ".join(report.replayed) or "none"), markup=False)
         if report.not_replayable:
-            console.print("  not replayed, the model is needed: " + ", ".join(report.not_replayable), markup=False)
+            names = ", ".join(report.not_replayable)
+            console.print(f"  not replayed, for want of the season's secret or of a jail: {names}", markup=False)
         console.print(f"{'sound' if report.is_sound else 'NOT SOUND'}   ({watch.seconds:.1f} s)")
     if not report.is_sound:
         raise typer.Exit(1)
 
 
+@leaderboard.command()
+def readme(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A text with the two markers.")] = Path("leaderboards/README.md"),
+    out: Published = None,
+) -> None:
+    """Write the current board between the markers of leaderboards/README.md."""
+    from matchgym.leaderboards.readme import updated
+    from matchgym.leaderboards.store import RESULTS, FolderStore, read_text
+
+    text = read_text(path)
+    path.write_text(updated(text, FolderStore(RESULTS if out is None else out).records()))
+
+
+def _finish(board: dict[str, Any], out: Path, watch: Stopwatch, as_json: bool) -> None:
+    alarms = [f"{each['name']}/{row['name']}" for each in board["tasks"] for row in each["rows"] if row["is_above_bound"]]
+    if as_json:
+        record = {"folder": str(out), "quick": board["season"]["quick"], **_summary(board), "above_bound": alarms}
+        print_json(record | {"seconds": watch.seconds})
+    else:
+        _show(board)
+        console.print(f"written to {out}; check it with: matchgym leaderboard verify --out {out}   ({watch.seconds:.1f} s)")
+        for alarm in alarms:
+            console.print(
+                f"ABOVE BOUND: {alarm} exceeds its certified bound: a bug in matchgym, please report it", style="bold red"
+            )
+    if alarms:
+        raise typer.Exit(1)
+
+
 def _summary(board: dict[str, Any]) -> dict[str, Any]:
+    keys = ("artefact", "name", "kind", "state", "tier", "ranks", "score", "objective", "verdict", "replications")
     return {
+        "season": board["season"],
         "tasks": [
             {
                 "name": task["name"],
                 "bound": task["bound"]["upper"],
-                "rows": [
-                    {key: row[key] for key in ("name", "kind", "tier", "ranks", "score", "objective", "verdict")}
-                    for row in task["rows"]
-                ],
+                "rows": [{key: row[key] for key in keys} for row in task["rows"]],
                 "refused": task["refused"],
             }
             for task in board["tasks"]
-        ]
+        ],
+        "tracks": board["tracks"],
+        "methods": board["methods"],
     }
 
 
@@ -101,7 +209,13 @@ def _show(board: dict[str, Any]) -> None:
         for row in task["rows"]:
             score = row["score"] and row["score"]["mean"]
             tier = "-" if row["tier"] is None else row["tier"]
+            told = "ABOVE BOUND" if row["is_above_bound"] else row["verdict"] or row["state"]
             console.print(
-                f"  tier {tier:<3} {row['name']:<24} score {significant(score, 4):>9}   {row['verdict'] or 'ABOVE BOUND'}",
+                f"  tier {tier:<3} {shorten_name(row['name']):<24} score {significant(score, 4):>9}   {told}   {row['state']}",
                 markup=False,
             )
+
+
+def shorten_name(name: str) -> str:
+    """A name that a stranger gave, on one line of a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in name)[:40]

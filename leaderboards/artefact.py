@@ -2,31 +2,35 @@
 
 onnx-mlp/1     a network from observations to one score per action, see `onnx_file`. The evaluating side applies the mask and
                takes the largest score (the first of equal ones), or draws from the softmax of the scores.
-declarative/1  {"policy": name, "parameters": {...}}: a policy of this package, as the command line names it.
+declarative/1  {"policy": name, "parameters": {...}}: a policy of this package, as the command line names it, with
+               its parameters as numbers, texts or tables of numbers.
 """
 
 import hashlib
+import inspect
+import re
+import typing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.baselines.policy import Policy, build
+from matchgym.baselines.policy import LISTS, Policy, parse_arguments
 from matchgym.envs.base import mask_size
-from matchgym.envs.instance import InputError, is_count, shorten, unknown
+from matchgym.envs.instance import InputError, as_array, is_count, shorten, unknown
 from matchgym.envs.registry import Entry
 from matchgym.envs.rng import seed_words, uniform
-from matchgym.leaderboards.network import Network
-from matchgym.leaderboards.store import read_json
-from matchgym.leaderboards.tasks import SUITE_VERSION, Task, find_task
+from matchgym.leaderboards.store import Store, parse, read_bytes
+from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task, find_task
 
 MANIFEST, SCHEMA_VERSION, SUITE = "manifest.json", 1, "matchgym"
 KINDS = ("onnx-mlp/1", "declarative/1")
 MODES = ("greedy", "sample")
-MAX_ENTRIES, MAX_TEXT, MAX_FILE_BYTES = 100, 2_000, 4 * 2**20
+MAX_ENTRIES, MAX_AUTHORS, MAX_TEXT, MAX_FILE_BYTES = 100, 50, 2_000, 4 * 2**20
 PROBES, PROBE_TOLERANCE, HUGE = 256, 1e-4, 1e6
 
 
@@ -36,14 +40,17 @@ class File:
 
     task: Task
     kind: str
-    path: Path
+    name: str
+    data: bytes
     action_mode: str
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A checked manifest."""
+    """A checked manifest, and its files."""
 
+    sha256: str  # of the manifest, which holds the digests of the files
+    manifest: bytes
     entries: tuple[File, ...]
     agent: dict[str, Any]
     method: dict[str, Any]
@@ -101,52 +108,89 @@ def _check(place: str, value: Any, wanted: Any) -> None:
         raise InputError(f"{place} must be {names[wanted]}, not {shorten(value)}.")
 
 
-def read_artefact(folder: Path) -> Artefact:
+def read_artefact(folder: Path, tasks: Sequence[Task] = TASKS) -> Artefact:
     """The artefact in a folder, its files checked against their digests; InputError for the first fault."""
-    manifest = read_json(folder / MANIFEST)
+
+    def read(name: str, place: str) -> bytes:
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise InputError(f"{place}: there is no regular file {shorten(name)} beside the manifest.")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{place} has more than {MAX_FILE_BYTES} bytes.")
+        return read_bytes(path)
+
+    return parse_artefact(read(MANIFEST, "manifest"), lambda name, digest, place: read(name, f"{place}.file"), tasks)
+
+
+def stored_artefact(store: Store, digest: str, tasks: Sequence[Task] = TASKS) -> Artefact:
+    """The artefact that was submitted with that sha256."""
+    return parse_artefact(store.blob(digest), lambda name, digest, place: store.blob(digest), tasks)
+
+
+def parse_artefact(data: bytes, read: Callable[[str, str, str], bytes], tasks: Sequence[Task] = TASKS) -> Artefact:
+    """The artefact of a manifest; `read` gives the file of a name and sha256 that an entry at some place of it is for."""
+    try:
+        manifest = parse(data.decode("utf-8"), "manifest")
+    except UnicodeDecodeError:
+        raise InputError("manifest is not text.") from None
     _check("manifest", manifest, _SCHEMA)
     if manifest["schema_version"] != SCHEMA_VERSION:
         raise InputError(f"manifest.schema_version is {manifest['schema_version']}, but {SCHEMA_VERSION} is needed.")
     if manifest["suite"] != {"name": SUITE, "version": SUITE_VERSION}:
         raise InputError(f'manifest.suite must be {{"name": "{SUITE}", "version": "{SUITE_VERSION}"}}; export the agent anew.')
+    if not 1 <= len(manifest["agent"]["authors"]) <= MAX_AUTHORS:
+        raise InputError(f"manifest.agent.authors must name 1 to {MAX_AUTHORS} authors.")
     for k, author in enumerate(manifest["agent"]["authors"]):
         _check(f"manifest.agent.authors[{k}]", author, str)
     listed = manifest["entries"]
     if not 1 <= len(listed) <= MAX_ENTRIES:
         raise InputError(f"manifest.entries must hold 1 to {MAX_ENTRIES} entries, not {len(listed)}.")
-    entries = tuple(_entry(folder, f"manifest.entries[{k}]", each) for k, each in enumerate(listed))
-    tasks = [entry.task.name for entry in entries]
-    if len(set(tasks)) < len(tasks):
+    entries = tuple(_entry(f"manifest.entries[{k}]", each, read, tasks) for k, each in enumerate(listed))
+    names = [entry.task.name for entry in entries]
+    if len(set(names)) < len(names):
         raise InputError("manifest.entries names a task twice.")
-    return Artefact(entries, manifest["agent"], manifest["method"], manifest["declares"])
+    digest = hashlib.sha256(data).hexdigest()
+    return Artefact(digest, data, entries, manifest["agent"], manifest["method"], manifest["declares"])
 
 
-def _entry(folder: Path, place: str, values: Any) -> File:
+def _entry(place: str, values: Any, read: Callable[[str, str, str], bytes], tasks: Sequence[Task]) -> File:
     _check(place, values, _ENTRY)
     for key, allowed in (("kind", KINDS), ("action_mode", MODES)):
         if values[key] not in allowed:
             raise InputError(f"{place}.{key} must be one of {', '.join(allowed)}, not {shorten(values[key])}.")
     name = values["file"]
-    if Path(name).name != name or name in (".", "..", MANIFEST):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == MANIFEST:
         raise InputError(f"{place}.file must be the name of a file beside the manifest, not {shorten(name)}.")
-    path = folder / name
-    if not path.is_file() or path.is_symlink():
-        raise InputError(f"{place}.file: there is no regular file {shorten(name)} beside the manifest.")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"{place}.file has more than {MAX_FILE_BYTES} bytes.")
-    data = path.read_bytes()
+    if not re.fullmatch(r"[0-9a-f]{64}", values["sha256"]):
+        raise InputError(f"{place}.sha256 must be 64 digits 0-9a-f.")
+    data = read(name, values["sha256"], place)
     if len(data) != values["bytes"] or hashlib.sha256(data).hexdigest() != values["sha256"]:
         raise InputError(f"{place}: {shorten(name)} does not have the stated sha256 and number of bytes.")
-    return File(find_task(values["task"]), values["kind"], path, values["action_mode"])
+    return File(find_task(values["task"], tasks), values["kind"], name, data, values["action_mode"])
 
 
 # Policies.
 
 
+class Scorer(Protocol):
+    """What gives scores: a `Network`, or one in a jail."""
+
+    @property
+    def n_inputs(self) -> int:
+        """Numbers in an observation."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Scores of an observation."""
+
+    def run(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (B, n_outputs) of observations (B, n_inputs)."""
+
+
 class NetworkPolicy(Policy):
     """Scores from a network; the mask and the choice are applied here, out of its reach."""
 
-    def __init__(self, network: Network, entry: Entry, is_sampling: bool = False) -> None:
+    def __init__(self, network: Scorer, entry: Entry, is_sampling: bool = False) -> None:
         self.network, self.entry, self.is_sampling = network, entry, is_sampling
 
     def fit(self, instance: Any) -> Self:
@@ -194,26 +238,75 @@ def scores_shape(entry: Entry, instance: Any) -> tuple[int, int]:
     return entry.model.observation_space(instance, options).shape[0], mask_size(space)
 
 
-def load_policy(entry: File) -> Policy:
-    """The policy of an entry, fitted to its task and past the gate; InputError if it is refused."""
+def load_policy(entry: File, is_jailed: bool = False) -> Policy:
+    """The policy of an entry, fitted to its task and past the gate; InputError if it is refused.
+
+    With `is_jailed`, a network runs in a jail from its first observation on; `release` ends it. A policy of this package is
+    nobody's code but ours, and runs here.
+    """
     task, instance = entry.task, entry.task.load()
     if entry.kind == "declarative/1":
         return _declared(entry).fit(instance)
     from matchgym.leaderboards.onnx_file import read_network
 
-    network = read_network(entry.path.read_bytes(), *scores_shape(task.entry, instance))
-    probe(network)
-    return NetworkPolicy(network, task.entry, entry.action_mode == "sample").fit(instance)
+    scorer: Any = read_network(entry.data, *scores_shape(task.entry, instance))
+    if is_jailed:
+        from matchgym.leaderboards.jail import JailedNetwork
+
+        scorer = JailedNetwork(scorer)
+    policy = NetworkPolicy(scorer, task.entry, entry.action_mode == "sample").fit(instance)
+    try:
+        probe(scorer)
+    except BaseException:
+        release(policy)
+        raise
+    return policy
+
+
+def release(policy: Policy) -> None:
+    """End the jail of a policy, if it is in one."""
+    close = getattr(getattr(policy, "network", None), "close", None)
+    if close is not None:
+        close()
 
 
 def _declared(entry: File) -> Policy:
-    values = read_json(entry.path)
-    _check(entry.path.name, values, {"policy": str, "parameters": dict})
+    values = parse_declaration(entry.data)
+    kinds = task_policies(entry.task)
+    if values["policy"] not in kinds:
+        raise unknown("policy", values["policy"], kinds)
+    kind, name = kinds[values["policy"]], values["policy"]
+    tables = {key: value for key, value in values["parameters"].items() if isinstance(value, list)}
+    texts = {key: str(value) for key, value in values["parameters"].items() if key not in tables}
+    known = inspect.signature(kind).parameters
+    for key in texts:
+        if key in known and not _is_plain(known[key].annotation):
+            raise InputError(f"parameter {shorten(key)} of {name} must be a table of numbers.")
+    arguments = parse_arguments(kind, texts | dict.fromkeys(tables.keys() - known.keys(), ""), name)
+    for key, table in tables.items():
+        if _is_plain(known[key].annotation):
+            raise InputError(f"parameter {shorten(key)} of {name} must not be a table.")
+        arguments[key] = as_array(key, table, 2, (None, None), positive=False)
+    return kind(**arguments)
+
+
+def parse_declaration(data: bytes) -> dict[str, Any]:
+    """The name and the parameters in a file of the kind declarative/1."""
+    try:
+        values = parse(data.decode("utf-8"), "the declaration")
+    except UnicodeDecodeError:
+        raise InputError("the declaration is not text.") from None
+    _check("declaration", values, {"policy": str, "parameters": dict})
     for key, value in values["parameters"].items():
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise InputError(f"{entry.path.name}: parameter {shorten(key)} must be a number or a text.")
-    policies = task_policies(entry.task)
-    return build(policies, values["policy"], {key: str(value) for key, value in values["parameters"].items()})
+        if isinstance(value, bool) or not isinstance(value, int | float | str | list) or len(str(value)) > MAX_FILE_BYTES:
+            raise InputError(f"the declaration's parameter {shorten(key)} must be a number, a text or a table of numbers.")
+    return dict(values)
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Whether a parameter is a number, a text or a list, which `parse_argument` reads without opening a file."""
+    choices = [choice for choice in typing.get_args(annotation) if choice is not type(None)] or [annotation]
+    return choices[0] in (bool, int, float, str) or typing.get_origin(choices[0]) in LISTS
 
 
 def task_policies(task: Task) -> dict[str, type[Policy]]:
@@ -222,7 +315,7 @@ def task_policies(task: Task) -> dict[str, type[Policy]]:
     return found
 
 
-def probe(network: Network) -> None:
+def probe(network: Scorer) -> None:
     """Try what the static gate promises: finite scores, each from its own observation alone; InputError otherwise."""
     rng = np.random.default_rng(0)
     plain = rng.integers(0, 20, (PROBES, network.n_inputs)).astype(np.float32)

@@ -3,6 +3,9 @@
 from html import escape
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 Record = dict[str, Any]
 
 LOW, HIGH = -0.25, 1.0  # scores shown; what lies below ends in an arrow
@@ -44,23 +47,32 @@ def axis(task: Record) -> str:
 def bar(row: Record, task: Record, label: str) -> str:
     """The bar of a row from 0 to its score, with a whisker for the interval; empty without a score."""
     name = escape(f"{row['name']}: score {label}")
-    score, middle = row["score"], HEIGHT / 2
-    shapes = ""
-    if score is not None:
-        x, end = sorted((place(0), place(score["mean"])))
-        width = round(end - x, 2)
-        shapes += f'<rect class="{escape(row["kind"])}" x="{x}" y="{middle - 6}" width="{width}" height="12"/>'
-        if score["mean"] < LOW:
-            x = place(LOW)
-            shapes += f'<path class="{escape(row["kind"])}" d="M{x} {middle - 9}L{x - 7} {middle}L{x} {middle + 9}Z"/>'
-        elif score["low"] < score["high"]:
-            a, b = place(score["low"]), place(score["high"])
-            shapes += (
-                f'<path class="whisker" d="M{a} {middle}H{b}M{a} {middle - 5}V{middle + 5}M{b} {middle - 5}V{middle + 5}"/>'
-            )
-        else:
-            shapes += f'<circle class="{escape(row["kind"])}" cx="{place(score["mean"])}" cy="{middle}" r="4"/>'
     return (
         f'<svg role="img" aria-label="{name}" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">'
-        f"{shapes}{_marks(task, 0, HEIGHT)}</svg>"
+        f"{_shapes(row)}{_marks(task, 0, HEIGHT)}</svg>"
     )
+
+
+def _shapes(row: Record) -> str:
+    score, middle, kind = row["score"], HEIGHT / 2, escape(row["kind"])
+    if score is None:
+        return ""
+    x, end = sorted((place(0), place(score["mean"])))
+    shapes = f'<rect class="{kind}" x="{x}" y="{middle - 6}" width="{round(end - x, 2)}" height="12"/>'
+    if score["mean"] < LOW:
+        x = place(LOW)
+        return shapes + f'<path class="{kind}" d="M{x} {middle - 9}L{x - 7} {middle}L{x} {middle + 9}Z"/>'
+    if score["low"] is not None and score["low"] < score["high"]:
+        a, b = place(score["low"]), place(score["high"])
+        return shapes + (
+            f'<path class="whisker" d="M{a} {middle}H{b}M{a} {middle - 5}V{middle + 5}M{b} {middle - 5}V{middle + 5}"/>'
+        )
+    return shapes + f'<circle class="{kind}" cx="{place(score["mean"])}" cy="{middle}" r="4"/>'
+
+
+def replications(row: Record, task: Record, scores: NDArray[np.float64]) -> str:
+    """The scores of single replications as thin lines around the bar of their mean."""
+    ticks = "".join(f"M{place(float(score))} 6V{HEIGHT - 6}" for score in scores)
+    label = f"{row['name']} on {task['name']}: {len(scores)} replications"
+    head = f'<svg role="img" aria-label="{escape(label)}" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">'
+    return f'{head}<path class="ticks" d="{ticks}"/>{_shapes(row)}{_marks(task, 0, HEIGHT)}</svg>'

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from matchgym.envs.registry import find
 from matchgym.leaderboards.artefact import MANIFEST, SCHEMA_VERSION, SUITE, NetworkPolicy, probe, read_artefact, scores_shape
 from matchgym.leaderboards.network import Array, Layer, Network
 from matchgym.leaderboards.onnx_file import read_network, write_network
-from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS
+from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task
 
 AGREEMENT_ROWS, AGREEMENT_STEPS = 100, 100  # states on which the exported network is compared with the model
 ACTIVATIONS = {torch.nn.Tanh: "Tanh", torch.nn.ReLU: "Relu", torch.nn.Sigmoid: "Sigmoid", torch.nn.Identity: "Identity"}
@@ -32,6 +33,7 @@ def export_agent(
     licence: str = "MIT",
     description: str = "Trained with matchgym.",
     action_mode: str = "greedy",
+    tasks: Sequence[Task] = TASKS,
 ) -> Path:
     """Write the artefact of the agent that `train` left in `folder` into `out`; returns the path of its manifest.
 
@@ -41,7 +43,7 @@ def export_agent(
     """
     agent = AgentPolicy.load(folder)
     config = json.loads((folder / "config.json").read_text())
-    tasks = [task for task in TASKS if (task.id, task.sha256) == (config["id"], config["instance_sha256"])]
+    tasks = [task for task in tasks if (task.id, task.sha256) == (config["id"], config["instance_sha256"])]
     if not tasks:
         raise InputError(f"the agent in {shorten(str(folder))} was trained on an instance that no task uses.")
     entry, instance = find(agent.env_id), tasks[0].load()
@@ -80,7 +82,7 @@ def export_agent(
         "declares": {"used_public_seeds_only": True, "uses_model_parameters": False},
     }
     write_whole(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    read_artefact(out)
+    read_artefact(out, tasks)
     return out / MANIFEST
 
 

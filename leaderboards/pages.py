@@ -1,235 +1,241 @@
-"""The board as one static page: a pure function of board.json and timings.json, without scripts and outside resources."""
+"""The board: an overview of the tracks, and one page per track with the tables of its tasks."""
 
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
-from typing import Any
 
 from matchgym.leaderboards.charts import axis, bar
-from matchgym.leaderboards.theme import STYLE
+from matchgym.leaderboards.markup import (
+    CHART,
+    STATES,
+    VERDICTS,
+    Record,
+    decimals,
+    difference_text,
+    entry_link,
+    facts,
+    legend,
+    minus,
+    page,
+    plus_minus,
+    ranks_text,
+    score_text,
+    table,
+    text,
+)
 
-Record = dict[str, Any]
+HOW_TO_READ = """<p><strong>How to read a score.</strong> A score says how far a policy gets from an anchor, 0, to a
+certified
+upper bound, 1, which no policy can exceed and the best one need not reach. Bars end at the estimated score; whiskers
+and every
+± are 95 % intervals over independent replications. Rows of one tier, shaded alike, do not differ significantly from
+the first
+row of the tier, and their order is not significant; the true rank lies within the printed ranks with 95 % confidence:
+read a tie
+as a tie. <a href="ranks.html">More on ranks.</a></p>"""
 
-KINDS = {"baseline": "baseline", "optimum": "exact optimum", "agent": "trained agent"}
-VERDICTS = {"best": "★ best baseline", "better": "▲ better", "tie": "= tie", "worse": "▼ worse"}
-COLUMNS = ("Tier", "Policy", None, "Score", "Ranks", "Objective", "Against best baseline", "µs / decision")
-
-HOW_TO_READ = """<p><strong>How to read a score.</strong> A score says how far a policy gets from an anchor, 0, to a certified
-upper bound, 1, which no policy can exceed and the best one need not reach (a dashed line marks the exact optimum where it is
-known). A bar ends at the estimated score, its whisker and every ± are 95 % intervals over independent replications, and all
-rows of a task are simulated under the same seeds, so that differences are measured in pairs. Rows of one tier, shaded alike, do
-not differ significantly from the first row of the tier, and the true rank lies within the printed ranks with 95 % confidence:
-read a tie as a tie.</p>"""
-
-
-def render(board: Record, timings: Record, digest: str) -> str:
-    """index.html; `digest` is the sha256 of board.json."""
-    versions = ", ".join(f"{part} {text(board[f'{part}_version'])}" for part in ("suite", "scorer", "package"))
-    quick = '<p class="alarm">A quick board: short simulations to try things out, not results.</p>' if board["quick"] else ""
-    tasks = "\n".join(_task(task, timings.get(task["name"], {})) for task in board["tasks"])
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>matchgym leaderboard</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>matchgym leaderboard</h1>
-<p class="muted">Stochastic matching, scored against certified bounds; {versions}.</p>
-{quick}
-{HOW_TO_READ}
-{_legend()}
-</header>
-<main>
-{_overview(board["tasks"])}
-{tasks}
-</main>
-<footer>
-<p>Everything on this page comes from <a href="board.json">board.json</a>, sha256 <code>{text(digest)}</code>, and the measured
-times in <a href="timings.json">timings.json</a>. <code>matchgym leaderboard verify</code> proves the bounds anew in exact
-arithmetic, derives every number anew and replays rows bit for bit.</p>
-</footer>
-</body>
-</html>
-"""
+PLAIN_SCALE: Record = {"optimum": {}}  # of bars of aggregates, on which no optimum is marked
 
 
-def text(value: object) -> str:
-    """Anything as HTML text."""
-    return escape(str(value))
+def track_page_name(track: Record) -> str:
+    return f"track-{track['id']}.html"
 
 
-def plus_minus(found: Record, sign: str = "") -> str:
-    """An interval as "mean ± half-width", with two significant digits of the half-width."""
-    half = (found["high"] - found["low"]) / 2
-    if half == 0:
-        return minus(f"{found['mean']:{sign}.6g}")
-    digits = decimals(half)
-    return minus(f"{found['mean']:{sign},.{digits}f} ± {half:,.{digits}f}")
+def compare_page_name(env_id: str) -> str:
+    return f"compare-{env_id}.html"
 
 
-def decimals(half: float) -> int:
-    """Decimals that show two significant digits of a half-width, 0 to 6."""
-    if half <= 0:
-        return 0
-    return min(6, max(0, 1 - int(f"{half:.1e}".partition("e")[2])))
-
-
-def minus(number: str) -> str:
-    """A number with a typographic minus sign, and no sign on zero."""
-    return number.replace("-", "−")
-
-
-def _legend() -> str:
-    marks = "".join(f'<li><span class="swatch {kind}"></span>{text(name)}</li>' for kind, name in KINDS.items())
-    return f'<ul class="legend" aria-label="Colours of the bars">{marks}</ul>'
-
-
-def _overview(tasks: Sequence[Record]) -> str:
-    lines = []
-    for task in tasks:
-        leaders = [row for row in task["rows"] if row["tier"] == 1]
-        names = ", ".join(text(row["name"]) for row in leaders) or "–"
-        score = _score(leaders[0]) if leaders else "–"
-        best = task["optimum"].get("score_lower")
-        lines.append(
-            f'<tr><th scope="row"><a href="#{text(task["name"])}">{text(task["name"])}</a></th><td class="names">{names}</td>'
-            f'<td class="number">{score}</td><td class="number">{"–" if best is None else minus(f"{best:.3f}")}</td>'
-            f'<td class="number">{task["bound"]["upper"]:.6g}</td></tr>'
+def index_page(board: Record) -> str:
+    """Who leads each track, and the aggregate tables."""
+    parts = [HOW_TO_READ, legend(), _methods(board["methods"])]
+    for track in board["tracks"]:
+        name = text(track["id"])
+        parts.append(
+            f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">'
+            f'<a href="{track_page_name(track)}">{name}</a></h2>{aggregate_table(track)}</section>'
         )
-    heads = "".join(
-        f'<th scope="col">{name}</th>' for name in ("Task", "First tier", "Best score", "Optimum’s score", "Certified bound")
-    )
-    return (
-        '<div class="scroll" role="region" aria-label="Overview of the tasks" tabindex="0"><table class="overview">'
-        f"<caption>The tasks and who leads them</caption><thead><tr>{heads}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return page("Leaderboard", "\n".join(parts), board, "index.html")
 
 
-def _task(task: Record, timings: Record) -> str:
+def aggregate_table(track: Record) -> str:
+    """The rows of a track by their mean score over its tasks."""
+    bodies = []
+    for tier, rows in groupby(track["rows"], key=lambda row: row["tier"]):
+        group = list(rows)
+        lines = []
+        for k, row in enumerate(group):
+            first = f'<th scope="rowgroup" class="tier" rowspan="{len(group)}">{tier}</th>' if k == 0 else ""
+            unstable = "<small>unstable on a task</small>" if row["is_unstable"] else ""
+            lines.append(
+                f'<tr>{first}<th scope="row">{entry_link(row)}{unstable}</th>'
+                f'<td class="number">{score_text(row["score"])}</td><td class="number">{ranks_text(row["ranks"])}</td>'
+                f'<td class="chart">{bar(row, PLAIN_SCALE, score_text(row["score"]))}</td>'
+                f'<td class="number">{_plain(row["worst"])}</td>'
+                f'<td class="number">{_plain(row["interquartile_mean"])}</td>'
+                f'<td class="number">{row["microseconds"]:#.3g}</td></tr>'
+            )
+        bodies.append(f'<tbody class="{"odd" if tier % 2 else "even"}">{"".join(lines)}</tbody>')
+    heads = [
+        "Tier",
+        "Policy",
+        f"{CHART}{axis(PLAIN_SCALE)}",
+        "Mean score",
+        "Ranks",
+        "Worst task",
+        "Interquartile mean",
+        "µs / decision",
+    ]
+    count = len(track["tasks"])
+    partial = ", ".join(text(name) for name in track["partial"])
+    note = f'<p class="muted">Not on all {count} tasks, so not ranked here: {partial}.</p>' if partial else ""
+    label = f"{track['id']}: mean over {count} task{'s' if count > 1 else ''}"
+    return table(label, heads, "".join(bodies)) + note
+
+
+def _plain(score: float) -> str:
+    return minus(f"{score:.3f}")
+
+
+def _methods(methods: Sequence[Record]) -> str:
+    """The board of methods; a sentence while nobody has five runs."""
+    head = "<h2>Methods</h2>"
+    if not methods:
+        return (
+            f'<section id="methods">{head}<p class="muted">A method is listed once five agents of one name, trained with five '
+            "seeds, are submitted. Below, each row is one policy.</p></section>"
+        )
+    lines = "".join(
+        f'<tr><th scope="row">{text(row["name"])}<small>{text(row["algorithm"])}</small></th>'
+        f'<td class="number">{score_text(row["score"])}</td><td class="number">{row["runs"]}</td>'
+        f'<td class="names">{", ".join(map(text, row["tasks"]))}</td></tr>'
+        for row in methods
+    )
+    heads = ["Method", "Interquartile mean", "Runs", "Tasks"]
+    return f'<section id="methods">{head}{table("Methods", heads, f"<tbody>{lines}</tbody>")}</section>'
+
+
+def track_page(track: Record, board: Record) -> str:
+    """All tasks of one environment id."""
+    tasks = [task for task in board["tasks"] if task["id"] == track["id"]]
+    links = ", ".join(f'<a href="#{text(task["name"])}">{text(task["name"])}</a>' for task in tasks)
+    compare = f'<a href="{compare_page_name(track["id"])}">Compare any two entries</a>'
+    body = f"<p>Tasks: {links}. {compare}.</p>{legend()}<h2>All tasks together</h2>{aggregate_table(track)}"
+    return page(track["id"], body + "\n".join(task_section(task) for task in tasks), board)
+
+
+COLUMNS = ("Score", "Ranks", None, "Objective", "Against best baseline", "State", "µs / decision")  # None: the bars
+
+
+def task_section(task: Record) -> str:
+    """The table of a task."""
     name = text(task["name"])
-    heads = "".join(
-        f'<th scope="col" class="chart">{axis(task)}</th>' if head is None else f'<th scope="col">{head}</th>'
-        for head in COLUMNS
-    )
-    sound = [row for row in task["rows"] if not row["is_above_bound"]]
+    sound = [row for row in task["rows"] if row["tier"] is not None]
     bodies = [_alarm(row) for row in task["rows"] if row["is_above_bound"]]
-    bodies += [_tier(tier, list(rows), task, timings) for tier, rows in groupby(sound, key=lambda row: row["tier"])]
+    bodies += [_tier(tier, list(rows), task) for tier, rows in groupby(sound, key=lambda row: row["tier"])]
+    bodies += [_unstable(row) for row in task["rows"] if row["is_unstable"]]
     refused = "".join(
-        f'<tr><td class="tier">–</td><th scope="row">{text(row["name"])}</th>'
-        f'<td colspan="6" class="muted reason">not evaluated: {text(row["reason"])}</td></tr>'
+        f'<tr><td class="tier">–</td><th scope="row">{entry_link(row)}</th>'
+        f'<td colspan="{len(COLUMNS)}" class="muted reason">not evaluated: {text(row["reason"])}</td></tr>'
         for row in task["refused"]
     )
     if refused:
         bodies.append(f'<tbody class="refused">{refused}</tbody>')
-    return f"""<section id="{name}" aria-labelledby="{name}-title">
-<h2 id="{name}-title">{name}</h2>
-<p>{text(task["note"])}</p>
-<div class="scroll" role="region" aria-label="Results on {name}" tabindex="0">
-<table>
-<caption class="hidden">Policies on {name}, best score first</caption>
-<thead><tr>{heads}</tr></thead>
-{"".join(bodies)}
-</table>
-</div>
-{_facts(task)}
-</section>"""
+    heads = ["Tier", "Policy", *(f"{CHART}{axis(task)}" if head is None else head for head in COLUMNS)]
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{name}</h2><p>{text(task["note"])} '
+        f'<a href="tasks.html#{name}">Instance, bound and certificate.</a></p>'
+        f"{table(f'Policies on {name}, best first', heads, ''.join(bodies))}</section>"
+    )
 
 
-def _tier(tier: int, rows: Sequence[Record], task: Record, timings: Record) -> str:
+def _tier(tier: int, rows: Sequence[Record], task: Record) -> str:
     lines = []
     for k, row in enumerate(rows):
-        first = f'<th scope="rowgroup" class="tier" rowspan="{len(rows)}">{text(tier)}</th>' if k == 0 else ""
-        lines.append(f"<tr>{first}{_cells(row, task, timings)}</tr>")
+        first = f'<th scope="rowgroup" class="tier" rowspan="{len(rows)}">{tier}</th>' if k == 0 else ""
+        lines.append(f"<tr>{first}{_cells(row, task)}</tr>")
     return f'<tbody class="{"odd" if tier % 2 else "even"}">{"".join(lines)}</tbody>'
 
 
-def _cells(row: Record, task: Record, timings: Record) -> str:
-    low, high = (text(rank) for rank in row["ranks"])
+def _cells(row: Record, task: Record) -> str:
     ratio = "" if row["ratio"] is None else f"<small>{row['ratio']:.1%} of the bound</small>"
-    difference = "" if row["difference"] is None else f"<small>{_difference(row['difference'])}</small>"
-    verdict = row["verdict"] or ""
-    time = timings.get(row["name"])
-    return (
-        f'<th scope="row">{text(row["name"])}{_about(row)}</th>'
-        f'<td class="chart">{bar(row, task, _score(row))}</td>'
-        f'<td class="number">{_score(row)}{ratio}</td>'
-        f'<td class="number">{low if low == high else f"{low}–{high}"}</td>'
-        f'<td class="number">{plus_minus(row["objective"])}<small>batch means ± {_half_width(row)}</small></td>'
-        f'<td class="number {text(verdict)}">{VERDICTS.get(verdict, "")}{difference}</td>'
-        f'<td class="number">{"–" if time is None else f"{time:#.3g}".rstrip(".")}</td>'
-    )
-
-
-def _difference(found: Record) -> str:
-    return "identical values" if found["low"] == found["high"] == 0 else plus_minus(found, "+")
-
-
-def _half_width(row: Record) -> str:
+    difference = "" if row["difference"] is None else f"<small>{difference_text(row['difference'])}</small>"
     half = row["batch_means_half_width"]
-    return f"{half:,.{decimals(half)}f}"
-
-
-def _score(row: Record) -> str:
-    if row["score"] is None:
-        return "–"
-    mean, half = row["score"]["mean"], (row["score"]["high"] - row["score"]["low"]) / 2
-    digits = min(3, decimals(half)) if half >= 0.1 else 3
-    return "0" if mean == half == 0 else minus(f"{mean:,.{digits}f} ± {half:,.{digits}f}")
-
-
-def _about(row: Record) -> str:
-    about = row["about"]
-    return "" if about is None else f"<small>{text(about['algorithm'])}, {about['training_steps']:,} steps</small>"
-
-
-def _training(row: Record) -> str:
-    about = row["about"]
+    same = "" if row["same_as"] is None else f"<small>decides as {text(row['same_as'])}</small>"
     return (
-        f"{text(row['name'])}: {text(about['algorithm'])}, {about['training_steps']:,} steps, training seed "
-        f"{text(about['training_seed'])}, model.zip sha256 <code>{text(about['model_sha256'])}</code>"
+        f'<th scope="row">{entry_link(row)}{same}</th>'
+        f'<td class="number">{score_text(row["score"])}{ratio}</td>'
+        f'<td class="number">{ranks_text(row["ranks"])}</td>'
+        f'<td class="chart">{bar(row, task, score_text(row["score"]))}</td>'
+        f'<td class="number">{plus_minus(row["objective"])}<small>{row["replications"]} replications, batch means ± '
+        f"{half:,.{decimals(half)}f}</small></td>"
+        f'<td class="number {text(row["verdict"] or "")}">{verdict_text(row)}{difference}</td>'
+        f"<td>{text(row['state'])}{_jail(row)}</td>"
+        f'<td class="number">{row["microseconds"]:#.3g}</td>'
     )
+
+
+def verdict_text(row: Record) -> str:
+    """The verdict against the best baseline; "better" only once fresh seeds have said so too."""
+    if row["verdict"] == "better" and row["state"] != "verified":
+        return "▲ better, if fresh seeds confirm"
+    return VERDICTS.get(row["verdict"] or "", "")
+
+
+def _jail(row: Record) -> str:
+    return "" if row["is_jailed"] or row["kind"] != "agent" else "<small>run without a jail</small>"
 
 
 def _alarm(row: Record) -> str:
     return (
-        f'<tbody class="alarm"><tr><td class="tier">!</td><th scope="row">{text(row["name"])}{_about(row)}</th>'
-        f'<td colspan="6">ABOVE BOUND: {plus_minus(row["objective"])} exceeds the certified bound by more than four '
-        "standard errors, which no policy can: a bug in matchgym; the row takes no part in comparisons.</td></tr></tbody>"
+        f'<tbody class="alarm"><tr><td class="tier">!</td><th scope="row">{entry_link(row)}</th>'
+        f'<td colspan="{len(COLUMNS)}">ABOVE BOUND, quarantined: {plus_minus(row["objective"])} exceeds the certified '
+        "bound by more than four standard errors, which no policy can: a bug in matchgym; it is not compared.</td></tr></tbody>"
     )
 
 
-def _facts(task: Record) -> str:
+def _unstable(row: Record) -> str:
+    return (
+        f'<tbody class="refused"><tr><td class="tier">∞</td><th scope="row">{entry_link(row)}</th>'
+        f'<td colspan="{len(COLUMNS)}" class="reason">{text(STATES["unstable"])}; score −1, no interval and no rank.'
+        "</td></tr></tbody>"
+    )
+
+
+def tasks_page(board: Record) -> str:
+    """Every task: what it is, what its scores are measured between, and the proof."""
+    sections = [_task_facts(task) for task in board["tasks"]]
+    links = "".join(f'<li><a href="#{text(task["name"])}">{text(task["name"])}</a></li>' for task in board["tasks"])
+    body = (
+        "<p>A task is frozen: the sha256 of its instance, its length and its bound are fixed, and any change is a new suite. "
+        "Certificates are dual multipliers; from them and the instance <code>matchgym leaderboard verify</code> derives the "
+        f'bound in exact rational arithmetic, without a solver.</p><ul class="columns">{links}</ul>'
+    )
+    return page("Tasks", body + "\n".join(sections), board, "tasks.html")
+
+
+def _certificate(stated: Record) -> str:
+    digest = text(stated["certificate_sha256"])
+    if not stated["is_kept"]:
+        return f"certificate too large to be kept, sha256 <code>{digest}</code>"
+    return f'<a href="certificates/{digest}.json">certificate</a>, sha256 <code>{digest}</code>'
+
+
+def _task_facts(task: Record) -> str:
     name, bound, optimum = text(task["name"]), task["bound"], task["optimum"]
     if "refused" in optimum:
         best = f"not known: {text(optimum['refused'])}"
     else:
-        digest = text(optimum["certificate_sha256"])
-        best = f"between {text(optimum['lower'])} and {text(optimum['upper'])}; certificate sha256 <code>{digest}</code>"
-    policy = next((row["name"] for row in task["rows"] if row["kind"] == "baseline"), task["anchor"])
-    command = (
-        f"matchgym evaluate {task['id']} --instance {task['instance']} --policy {policy} --replications {task['replications']} "
-        f"--warmup {task['warmup']} --decisions {task['decisions']} --seed {task['seed']}"
-    )
-    facts = {
-        "Environment": f"{text(task['id'])}, instance {text(task['instance'])}, sha256 <code>{text(task['sha256'])}</code>",
-        "Score 0": f"{text(task['anchor'])}, {task['anchor_mean']:.6g} per unit of time",
-        "Score 1": f"{text(bound['kind'])}, certified value {text(bound['upper'])}; "
-        f'<a href="certificates/{name}.json">certificate</a> sha256 <code>{text(bound["certificate_sha256"])}</code>',
+        best = f"between {optimum['lower']!r} and {optimum['upper']!r}; {_certificate(optimum)}"
+    items = {
+        "Environment": f'<a href="track-{text(task["id"])}.html">{text(task["id"])}</a>, instance {text(task["instance"])}, '
+        f"sha256 <code>{text(task['sha256'])}</code>",
+        "Score 0": f"{text(task['anchor'])}, {task['anchor_mean']:.6g} on average",
+        "Score 1": f"{text(bound['kind'])}, certified value {bound['upper']!r}; {_certificate(bound)}",
         "Exact optimum": best,
-        "Simulation": f"{task['replications']:,} replications of {task['warmup']:,} warm-up and {task['decisions']:,} counted "
-        f"decisions, replication b seeded with {text(task['seed'])} + b",
-        "Replay a row": f"<pre>{text(command)}</pre>",
+        "Simulation": f"{task['replications']:,} replications at most, of {task['warmup']:,} warm-up and "
+        f"{task['decisions']:,} counted decisions",
+        "Practice": f"<pre>matchgym check DIR --full</pre>on the public seeds {task['seed']} + b",
     }
-    agents = [_training(row) for row in task["rows"] if row["about"] is not None]
-    if agents:
-        facts["Trained agents"] = "<br>".join(agents)
-    items = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts.items())
-    return f"<details><summary>Instance, bound, seeds and how to replay</summary><dl>{items}</dl></details>"
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{name}</h2>'
+        f"<p>{text(task['note'])}</p>{facts(items)}</section>"
+    )

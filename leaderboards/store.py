@@ -1,21 +1,37 @@
-"""The files of a published board."""
+"""What a board keeps: an append-only chain of records, and files named by their digest.
+
+    records.jsonl            one record per line: {n, kind, at, body, previous, sha256}
+    blobs/SHA256             manifests and files of artefacts, as they were submitted
+    certificates/SHA256.json proofs of bounds
+
+Each record holds the digest of the one before, so that no record can be changed, dropped or moved without breaking the chain.
+Everything else in the folder (board.json and the pages) is computed from these. `Store` is all that the rest of the package
+needs of it, so that a database can take the place of the folder.
+"""
 
 import hashlib
 import json
+import os
 import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from matchgym.agents.files import write_whole
 from matchgym.envs.instance import InputError, shorten_path
 
-SCHEMA_VERSION = 1  # of board.json
-BOARD, TIMINGS, PAGE, CERTIFICATES = "board.json", "timings.json", "index.html", "certificates"
-MAX_CERTIFICATE_BYTES = 1_000_000  # a larger certificate is published by its digest only
+SCHEMA_VERSION = 2  # of records and of board.json
+RECORDS, BOARD, BLOBS, CERTIFICATES, SECRETS = "records.jsonl", "board.json", "blobs", "certificates", ".secrets"
+MAX_CERTIFICATE_BYTES = 2_000_000  # a larger certificate is published by its digest only and found anew
 RESULTS = Path(__file__).parent / "results"  # what the project publishes
+GENESIS = "0" * 64
+
+Record = dict[str, Any]
 
 
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def sha256(data: str | bytes) -> str:
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
 def canonical(value: Any) -> str:
@@ -33,15 +49,145 @@ def _one_line(match: re.Match[str]) -> str:
     return "[" + re.sub(r"\s+", " ", match[1]) + "]"
 
 
-def certificate_path(out: Path, task: str) -> Path:
-    return out / CERTIFICATES / f"{task}.json"
+def utc_now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+class Store(Protocol):
+    """Where records, blobs, certificates and the secrets of open seasons are kept."""
+
+    def records(self) -> list[Record]:
+        """All records, oldest first; InputError if the chain is broken."""
+
+    def append(self, kind: str, body: Record) -> Record:
+        """Add a record behind all others."""
+
+    def put_blob(self, data: bytes) -> str:
+        """Keep data and return its sha256."""
+
+    def blob(self, digest: str) -> bytes:
+        """The data with that sha256; InputError if it is missing or altered."""
+
+    def put_certificate(self, certificate: Any) -> tuple[str, bool]:
+        """Keep a certificate unless it is too large; returns its sha256, and whether it is kept."""
+
+    def certificate(self, digest: str) -> Any:
+        """The certificate with that sha256, or None if it is not kept; InputError if it is altered."""
+
+    def put_secret(self, season: str, secret: bytes) -> None:
+        """Keep the secret of a season apart from what is published."""
+
+    def secret(self, season: str) -> bytes | None:
+        """The secret of a season, if it is here."""
+
+
+class FolderStore:
+    """A store in one folder, for one writer at a time."""
+
+    def __init__(self, folder: Path, now: Callable[[], str] = utc_now) -> None:
+        self.folder, self.now = folder, now
+        self._seen: tuple[tuple[int, int], list[Record]] | None = None  # size and time of the file, and its records
+
+    def records(self) -> list[Record]:
+        path = self.folder / RECORDS
+        if not path.exists():
+            return []
+        stamp = (path.stat().st_size, path.stat().st_mtime_ns)
+        if self._seen is None or self._seen[0] != stamp:
+            self._seen = stamp, list(check_chain(read_text(path)))
+        return list(self._seen[1])
+
+    def append(self, kind: str, body: Record) -> Record:
+        path = self.folder / RECORDS
+        before = self.records()
+        previous = before[-1]["sha256"] if before else GENESIS
+        record = {"n": len(before), "kind": kind, "at": self.now(), "body": body, "previous": previous}
+        record["sha256"] = sha256(canonical(record))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = canonical(record)
+        with open(path, "ab") as file:
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._seen = (path.stat().st_size, path.stat().st_mtime_ns), [*before, json.loads(line)]
+        return record
+
+    def put_blob(self, data: bytes) -> str:
+        digest = sha256(data)
+        if not (self.folder / BLOBS / digest).exists():
+            write_whole(self.folder / BLOBS / digest, data)
+        return digest
+
+    def blob(self, digest: str) -> bytes:
+        data = read_bytes(self.folder / BLOBS / digest)
+        if sha256(data) != digest:
+            raise InputError(f"{BLOBS}/{digest} does not have the sha256 that it is named by.")
+        return data
+
+    def put_certificate(self, certificate: Any) -> tuple[str, bool]:
+        text = canonical(certificate)
+        digest = sha256(text)
+        if len(text) > MAX_CERTIFICATE_BYTES:
+            return digest, False
+        if not certificate_path(self.folder, digest).exists():
+            write_whole(certificate_path(self.folder, digest), text)
+        return digest, True
+
+    def certificate(self, digest: str) -> Any:
+        path = certificate_path(self.folder, digest)
+        if not path.exists():
+            return None
+        text = read_text(path)
+        if sha256(text) != digest:
+            raise InputError(f"{CERTIFICATES}/{path.name} does not have the sha256 that it is named by.")
+        return parse(text, f"{CERTIFICATES}/{path.name}")
+
+    def put_secret(self, season: str, secret: bytes) -> None:
+        path = self.folder / SECRETS / season
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(secret.hex())
+
+    def secret(self, season: str) -> bytes | None:
+        path = self.folder / SECRETS / season
+        return bytes.fromhex(read_text(path)) if path.exists() else None
+
+
+def certificate_path(folder: Path, digest: str) -> Path:
+    return folder / CERTIFICATES / f"{digest}.json"
+
+
+def check_chain(text: str) -> Iterator[Record]:
+    """The records of a chain; InputError at the first that is not canonical, does not follow or has another digest."""
+    lines = text.split("\n")
+    if lines.pop() != "":
+        raise InputError(f"{RECORDS} ends within a record.")
+    previous = GENESIS
+    for n, line in enumerate(lines):
+        record = parse(line, f"record {n}")
+        if not isinstance(record, dict) or set(record) != {"n", "kind", "at", "body", "previous", "sha256"}:
+            raise InputError(f"record {n} is none.")
+        bare = {key: value for key, value in record.items() if key != "sha256"}
+        is_sound = canonical(record) == line and record["n"] == n and record["previous"] == previous
+        if not is_sound or record["sha256"] != sha256(canonical(bare)):
+            raise InputError(f"record {n} has been altered or does not follow the one before; the chain is broken there.")
+        previous = record["sha256"]
+        yield record
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise InputError(f"{shorten_path(path)} cannot be read; build the board first.") from None
 
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{shorten_path(path)} cannot be read; build the board first.") from None
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{shorten_path(path)} is not text; build the board anew.") from None
 
 
 def _refuse_constant(token: str) -> float:
@@ -55,20 +201,14 @@ def _integer(digits: str) -> int:
     return number
 
 
-def read_json(path: Path) -> Any:
-    """The JSON values of a file of the board; InputError if there are none."""
+def parse(text: str, what: str) -> Any:
+    """JSON values of a text; InputError if there are none."""
     try:
-        return json.loads(read_text(path), parse_constant=_refuse_constant, parse_int=_integer)
-    except (OverflowError, RecursionError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{shorten_path(path)} is not JSON; build the board anew.") from None
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
+    except (OverflowError, RecursionError, ValueError):
+        raise InputError(f"{what} is not JSON; build the board anew.") from None
 
 
-def read_board(out: Path) -> dict[str, Any]:
-    """board.json with the keys that everything else relies on."""
-    board = read_json(out / BOARD)
-    keys = {"schema_version", "suite_version", "scorer_version", "package_version", "quick", "tasks"}
-    if not isinstance(board, dict) or set(board) != keys or not isinstance(board["tasks"], list):
-        raise InputError(f"{shorten_path(out / BOARD)} is not a leaderboard; build the board anew.")
-    return board
+def read_json(path: Path) -> Any:
+    """The JSON values of a file; InputError if there are none."""
+    return parse(read_text(path), shorten_path(path))

@@ -2,11 +2,11 @@
 
 STYLE = """\
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --muted: #57606a; --line: #d0d7de; --shade: #f0f4f9;
-  --link: #0550ae; --baseline: #3f78c3; --optimum: #1f7a3d; --agent: #b3541e; --mark: #6e40c9;
+  --link: #0550ae; --informed: #6b7280; --baseline: #3f78c3; --optimum: #1f7a3d; --agent: #b3541e; --mark: #6e40c9;
   --alarm: #b3261e; --soft: #fdecea; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #14171c; --ink: #e6e9ee; --muted: #a3adb9; --line: #363d47; --shade: #1e242d;
-    --link: #79b8ff; --baseline: #6ea3e8; --optimum: #4fb873; --agent: #e88a4d; --mark: #b794f6;
+    --link: #79b8ff; --informed: #9aa4b2; --baseline: #6ea3e8; --optimum: #4fb873; --agent: #e88a4d; --mark: #b794f6;
     --alarm: #ff8a80; --soft: #3a1d1c; }
 }
 * { box-sizing: border-box; }
@@ -14,6 +14,14 @@ body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 78rem; background: 
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { margin: 0; font-size: 1.8rem; } h2 { margin: 0; font-size: 1.3rem; }
 header p { max-width: 62rem; }
+main > p { max-width: 62rem; } main > h2 { margin-top: 2rem; }
+td.number small { white-space: normal; max-width: 11rem; } .name { margin: 0; font-weight: 700; }
+.skip { position: absolute; left: -999rem; } .skip:focus { position: static; }
+nav ul, .columns { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; margin: .25rem 0 1.5rem; list-style: none; }
+nav a[aria-current] { color: var(--ink); font-weight: 600; text-decoration: none; }
+.ticks { stroke: var(--ink); stroke-width: 1; stroke-opacity: .3; fill: none; }
+.matrix th, .matrix td { padding: .25rem .45rem; font-size: .8rem; } .matrix td { text-align: center; }
+.matrix th[scope=row] { min-width: 9rem; }
 section { margin-top: 2.75rem; } section > p { margin: .25rem 0 .75rem; max-width: 62rem; }
 a { color: var(--link); } code, pre { font: .85em/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 code { overflow-wrap: anywhere; } small { display: block; color: var(--muted); font-size: .8rem; font-weight: 400; }
@@ -36,6 +44,7 @@ tbody th small { white-space: nowrap; }
 td.chart, th.chart { padding-top: 0; padding-bottom: 0; } svg { display: block; }
 svg text { font-size: 11px; fill: var(--muted); font-weight: 400; }
 .baseline { fill: var(--baseline); } .optimum { fill: var(--optimum); } .agent { fill: var(--agent); }
+.informed { fill: var(--informed); } .swatch.informed { background: var(--informed); }
 line { stroke: var(--muted); stroke-width: 1; } line.one { stroke-width: 2; stroke: var(--ink); }
 line.best { stroke: var(--mark); stroke-width: 2; stroke-dasharray: 4 3; }
 .whisker { stroke: var(--ink); stroke-width: 1.5; fill: none; }

@@ -1,13 +1,14 @@
 """Verification of a published board without trusting it.
 
-1. board.json is a board of this suite and scorer, written as `dump` writes it.
-2. Every task is the frozen one, and its instance has the digest that the task was frozen with.
-3. Every certificate has its digest, and proves the stated bound in exact arithmetic, without a solver.
-4. Every derived number (scores, intervals, ranks, tiers, verdicts, flags) follows from the published measurements.
-5. A sample of rows is replayed and must give the same values, bit for bit; no baseline is missing.
-6. index.html is what board.json and timings.json render to; it names the sha256 of board.json, so that any flipped digit shows.
+1. The chain of records is whole, and every record is of a known kind with exactly its fields.
+2. A revealed secret is what its season committed to.
+3. Every artefact is there with its digests, and is what the records say; nothing else lies about.
+4. Every certificate has its digest, and proves the stated bound in exact arithmetic, without a solver.
+5. board.json and the pages follow from the records, byte for byte.
+6. A sample of rows is replayed and must give the same values, bit for bit; no baseline is missing.
 
-Times per decision are reports of the machine that built the board: nothing proves them.
+So any flipped byte is found, and any consistent forgery of values by a replay. Times per decision are reports of the machine
+that measured them: nothing proves them.
 """
 
 from collections.abc import Sequence
@@ -15,27 +16,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matchgym.bounds.bound import VALUE_FLOOR, VALUE_TOLERANCE
+import numpy as np
+
+from matchgym.baselines.evaluation import drawn_instances
+from matchgym.bounds.bound import VALUE_FLOOR, VALUE_TOLERANCE, Proof
 from matchgym.bounds.rational import round_down, round_up
 from matchgym.envs.instance import InputError
-from matchgym.leaderboards.board import Bar, Record, assemble, evaluate_policy, find_optimum, is_same_task, no_bar, significant
-from matchgym.leaderboards.entrants import Entrant, baselines
-from matchgym.leaderboards.pages import render
-from matchgym.leaderboards.store import (
-    BOARD,
-    MAX_CERTIFICATE_BYTES,
-    PAGE,
-    SCHEMA_VERSION,
-    TIMINGS,
-    canonical,
-    certificate_path,
-    dump,
-    read_board,
-    read_json,
-    read_text,
-    sha256,
-)
-from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
+from matchgym.leaderboards import jail
+from matchgym.leaderboards.artefact import load_policy, release, stored_artefact, task_policies
+from matchgym.leaderboards.board import assemble, is_current
+from matchgym.leaderboards.entrants import baseline
+from matchgym.leaderboards.measuring import certified_values, exact_kind, find_optimum, is_unstable, measure
+from matchgym.leaderboards.season import PHASES, Season, seasons, seed_of
+from matchgym.leaderboards.site import files_of
+from matchgym.leaderboards.store import BLOBS, CERTIFICATES, FolderStore, Record, canonical, certificate_path, sha256
+from matchgym.leaderboards.submission import Bar, kind_of, no_bar, season_tasks
+from matchgym.leaderboards.tasks import TASKS, Task
+
+FIELDS = {
+    "season-opened": {"season", "commitment", "quick", "suite_version", "scorer_version", "package_version"},
+    "season-closed": {"season", "secret"},
+    "bounded": {"season", "task", "bound", "optimum"},
+    "submitted": {"season", "artefact", "name", "kind", "method"},
+    "refused": {"season", "artefact", "task", "reason"},
+    "evaluated": {
+        "season", "artefact", "task", "phase", "values", "batch_means_half_width", "is_unstable", "microseconds", "is_jailed",
+    },
+}  # fmt: skip
+MALFORMED = (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 @dataclass
@@ -46,7 +54,7 @@ class Report:
     bounds: int = 0  # bounds derived anew from a stored certificate
     rows: int = 0  # rows whose numbers were derived anew
     replayed: list[str] = field(default_factory=list)  # "task/row"
-    not_replayable: list[str] = field(default_factory=list)  # agents, whose models are not part of a board
+    not_replayable: list[str] = field(default_factory=list)  # without the season's secret, or without a jail
 
     @property
     def is_sound(self) -> bool:
@@ -54,142 +62,268 @@ class Report:
 
 
 def verify_board(out: Path, tasks: Sequence[Task] = TASKS, replays: int = 1, bar: Bar = no_bar) -> Report:
-    """Check a board against its instances, certificates and measurements; `replays` rows of each task are measured again.
+    """Check all that is published in a folder; `replays` rows of each task of each season are measured again.
 
-    The replayed rows are chosen by the digest of board.json, so the sample cannot be picked without changing the board.
+    The replayed rows are chosen by the digest of the last record, so the sample cannot be picked without changing the records.
     """
-    report = Report()
-    board, text = read_board(out), read_text(out / BOARD)
-    if text != dump(board):
-        report.problems.append("board.json is not written as the build writes it.")
-    versions = {"schema_version": SCHEMA_VERSION, "suite_version": SUITE_VERSION, "scorer_version": SCORER_VERSION}
-    for key, version in versions.items():
-        if board[key] != version:
-            report.problems.append(f"board.json has {key} {board[key]!r}, not {version!r}; build the board anew.")
-    names = [record.get("name") for record in board["tasks"] if isinstance(record, dict)]
-    if not names or len(names) != len(set(map(str, names))) or len(names) != len(board["tasks"]):
-        report.problems.append("board.json must hold at least one task, each once.")
-    known = {task.name: task.quick() if board["quick"] else task for task in tasks}
-    for record in board["tasks"]:
+    report, store = Report(), FolderStore(out)
+    try:
+        records = store.records()
+        found = seasons(records)
+    except InputError as error:
+        return Report([str(error)])
+    except MALFORMED as error:
+        return Report([f"the records of seasons are malformed ({error!r})."])
+    if not found:
+        return Report(["there is no season; build the board first."])
+    for record in records:
+        if set(record["body"]) != FIELDS.get(record["kind"], set()):
+            report.problems.append(f"record {record['n']} of kind {record['kind']!r} has other fields than that kind has.")
+    if report.problems:
+        return report
+    for season in found:
+        mine = [record for record in records if record["body"]["season"] == season.name]
+        checks = _Checks(out, store, season, mine, season_tasks(season, tasks), report, bar)
         try:
-            _verify_task(out, record, known, sha256(text), replays, report, bar)
+            checks.run(replays, records[-1]["sha256"])
         except InputError as error:
             report.problems.append(str(error))
-        except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            name = record.get("name") if isinstance(record, dict) else None
-            report.problems.append(f"task {name!r} of board.json is malformed ({error!r}).")
-    _verify_page(out, board, text, report)
+        except MALFORMED as error:
+            report.problems.append(f"season {season.name} is malformed ({error!r}).")
+    _verify_files(out, records, tasks, report)
     return report
 
 
-def _verify_task(
-    out: Path, record: Record, known: dict[str, Task], digest: str, replays: int, report: Report, bar: Bar
-) -> None:
-    name = record["name"]
-    if not is_same_task(record, {key: task.to_dict() for key, task in known.items()}):
-        report.problems.append(f"task {name}: it is not the task of that name of suite {SUITE_VERSION}.")
-        return
-    task = known[name]
-    instance = task.load()
+@dataclass
+class _Checks:
+    """The checks of one season."""
 
-    # Certificates.
-    stored = read_json(certificate_path(out, name))
-    if not stored.keys() <= {"bound", "optimum"}:
-        report.problems.append(f"task {name}: its certificates are filed under {sorted(stored)}.")
-    bound = _verify_bound(task, instance, "bound", record["bound"], stored, report)
-    optimum = {key: value for key, value in record["optimum"].items() if not key.startswith("score_")}
-    if "refused" in optimum:
-        if find_optimum(task, instance) != optimum["refused"]:
-            report.problems.append(f"task {name}: the optimum is not refused for the stated reason.")
-    else:
-        optimum = _verify_bound(task, instance, "optimum", optimum, stored, report)
+    out: Path
+    store: FolderStore
+    season: Season
+    records: list[Record]
+    tasks: dict[str, Task]
+    report: Report
+    bar: Bar
 
-    # Derived numbers.
-    keys = ("name", "kind", "about", "batch_means_half_width", "values")
-    rows = [{key: row[key] for key in keys} for row in record["rows"]]
-    expected = assemble(task, bound, optimum, rows, record["refused"])
-    place = first_difference(record, expected, name)
-    if place is not None:
-        report.problems.append(f"task {name}: {place}, which does not follow from the published measurements.")
-    report.rows += len(rows)
+    def wrong(self, sentence: str) -> None:
+        self.report.problems.append(f"season {self.season.name}: {sentence}")
 
-    # Replays.
-    players = {player.name: player for player in baselines(task)}
-    names = [row["name"] for row in (*rows, *record["refused"])]
-    listed = set(names)
-    if len(names) != len(listed):
-        report.problems.append(f"task {name}: a row stands twice.")
-    for row in (*rows, *record["refused"]):
-        if row["kind"] != (players[row["name"]].kind if row["name"] in players else "agent"):
-            report.problems.append(f"task {name}: {row['name']} is not of the kind {row['kind']!r}.")
-    for row in record["refused"]:
-        if row["name"] in players and _refusal(players[row["name"]], instance) != row["reason"]:
-            report.problems.append(f"task {name}: {row['name']} is not refused for the stated reason.")
-    for missing in sorted(players.keys() - listed):
-        report.problems.append(f"task {name}: baseline {missing} is neither on the board nor refused.")
-    report.not_replayable += [f"{name}/{row['name']}" for row in rows if row["name"] not in players]
-    mine = [row for row in rows if row["name"] in players]
-    sample = sorted(mine, key=lambda row: sha256(f"{digest}/{name}/{row['name']}"))[:replays]
-    for row in sample:
-        with bar(f"{name}, replay of {row['name']}") as progress:
-            policy = players[row["name"]].prepare(instance)
-            found = evaluate_policy(task, policy, instance, progress)
-        again = {"values": found.values.tolist(), "width": significant(found.batch_means.half_width)}
-        place = first_difference(
-            {"values": row["values"], "width": row["batch_means_half_width"]}, again, f"{name}/{row['name']}"
-        )
-        if place is not None:
-            report.problems.append(f"task {name}: a replay of {row['name']} gives other values: {place}.")
-        report.replayed.append(f"{name}/{row['name']}")
+    def of(self, kind: str) -> list[Record]:
+        return [record["body"] for record in self.records if record["kind"] == kind]
+
+    def run(self, replays: int, digest: str) -> None:
+        opened = self.of("season-opened")[0]
+        if not is_current(opened):
+            self.wrong(f"it has suite {opened['suite_version']} and scorer {opened['scorer_version']}; build the board anew.")
+            return
+        listed = {body["task"] for kind in ("bounded", "evaluated", "refused") for body in self.of(kind)}
+        if not listed <= self.tasks.keys():
+            self.wrong(f"there are no tasks {', '.join(sorted(map(repr, listed - self.tasks.keys())))} in this suite.")
+            return
+        self.artefacts()
+        bounded = [body["task"] for body in self.of("bounded")]
+        if len(bounded) != len(set(bounded)):
+            self.wrong("a task is bounded twice.")
+        for body in self.of("bounded"):
+            self.bounds(body)
+        self.rows()
+        self.replays(replays, digest)
+
+    def artefacts(self) -> None:
+        submitted = self.of("submitted")
+        if len({body["artefact"] for body in submitted}) != len(submitted):
+            self.wrong("an artefact was submitted twice.")
+        for body in submitted:
+            artefact = stored_artefact(self.store, body["artefact"], tuple(self.tasks.values()))
+            method = {key: artefact.method[key] for key in ("algorithm", "training_steps", "train_seed")}
+            if (body["name"], body["method"]) != (artefact.agent["name"], method):
+                self.wrong(f"artefact {body['artefact'][:12]} is not what its record says.")
+            if body["kind"] != "agent" and kind_of(artefact, True) != body["kind"]:
+                self.wrong(f"{body['name']!r} is not of the kind {body['kind']!r}.")
+            if body["kind"] != "agent":
+                entered = [file.task for file in artefact.entries]
+                ours = baseline(entered, artefact.agent["name"], artefact.method["library_version"])
+                if ours.sha256 != artefact.sha256:
+                    self.wrong(f"{body['name']!r} is none of the project's own entries, but is listed as {body['kind']!r}.")
+
+    def bounds(self, body: Record) -> None:
+        task = self.tasks[body["task"]]
+        instance, bound = task.load(), body["bound"]
+        layer = task.entry.layer("bounds")
+        seed = self.seed(task, "season")
+        certificate = self.certificate(task, bound, seed)
+        if certificate is None:
+            return
+        if "uppers" in bound:
+            if seed is None:
+                return
+            drawn = drawn_instances(task.entry, instance, task.replications, seed)
+            proofs = [layer.PROVERS[bound["kind"]](each, part) for each, part in zip(drawn, certificate, strict=True)]
+            if [_up(proof) for proof in proofs] != bound["uppers"] or bound["upper"] != float(np.mean(bound["uppers"])):
+                self.wrong(f"task {task.name}: the certificates do not prove the stated bounds of the replications.")
+            self.report.bounds += len(proofs)
+        else:
+            self.prove(task, instance, bound, certificate)
+        optimum = body["optimum"]
+        if "refused" not in optimum:
+            certificate = self.certificate(task, optimum, seed)
+            if optimum["kind"] != exact_kind(task) or optimum["lower"] is None:
+                self.wrong(f"task {task.name}: {optimum['kind']} is not the exact optimum.")
+            self.prove(task, instance, optimum, certificate)
+        elif "uppers" not in bound and isinstance(best := find_optimum(task, instance), str) and best != optimum["refused"]:
+            self.wrong(f"task {task.name}: the optimum is not refused for the stated reason.")
+
+    def certificate(self, task: Task, stated: Record, seed: int | None) -> Any:
+        """The certificate of a bound, from the store, or found anew if it was too large to be kept."""
+        found = self.store.certificate(stated["certificate_sha256"])
+        if (found is not None) != stated["is_kept"]:
+            self.wrong(f"task {task.name}: the certificate of {stated['kind']} is missing.")
+            return None
+        if found is None:
+            if "uppers" in stated:
+                self.wrong(f"task {task.name}: the certificates of its replications are missing.")
+                return None
+            found = task.entry.layer("bounds").bound(task.load(), stated["kind"]).certificate
+            if sha256(canonical(found)) != stated["certificate_sha256"]:
+                self.wrong(f"task {task.name}: the bound {stated['kind']} found anew has another certificate.")
+        return found
+
+    def prove(self, task: Task, instance: Any, stated: Record, certificate: Any) -> None:
+        layer = task.entry.layer("bounds")
+        prove = layer.prove_optimum if stated["kind"] == "optimum" and hasattr(layer, "prove_optimum") else None
+        proof: Proof = (prove or layer.PROVERS[stated["kind"]])(instance, certificate)
+        self.report.bounds += 1
+        lower = None if proof.lower is None else round_down(proof.lower)
+        proven = proof.lower if proof.upper is None else proof.upper
+        tolerance = 0.0 if proven is None else VALUE_TOLERANCE * abs(float(proven)) + VALUE_FLOOR + float(proof.truncation)
+        if (lower, _up(proof)) != (stated["lower"], stated["upper"]):
+            self.wrong(
+                f"task {task.name}: the certificate of {stated['kind']} proves {(lower, _up(proof))}, not what is stated."
+            )
+        if proven is None or not abs(stated["value"] - float(proven)) <= tolerance:
+            self.wrong(f"task {task.name}: the value {stated['value']!r} of {stated['kind']} is not what is proved.")
+
+    def seed(self, task: Task, phase: str) -> int | None:
+        """The seed of a task, if the season's secret is revealed or here."""
+        if self.season.revealed is None and self.store.secret(self.season.name) is None:
+            return None
+        return seed_of(self.season.secret(self.store), task, phase)
+
+    def rows(self) -> None:
+        submitted = {body["artefact"]: body for body in self.of("submitted")}
+        seen: set[tuple[str, str, str]] = set()
+        for body in (*self.of("evaluated"), *self.of("refused")):
+            task = self.tasks[body["task"]]
+            key = (body["artefact"], body["task"], body.get("phase", PHASES[0]))
+            entries = stored_artefact(self.store, body["artefact"], tuple(self.tasks.values())).entries
+            if key in seen or body["artefact"] not in submitted or task.name not in {file.task.name for file in entries}:
+                self.wrong(f"task {task.name}: a row stands twice, or was not entered.")
+            seen.add(key)
+            if "values" in body:
+                values = np.array(body["values"], float)
+                if body["phase"] not in PHASES or values.shape not in {(look,) for look in task.looks}:
+                    self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} has values of no look.")
+                self.report.rows += 1
+            elif submitted[body["artefact"]]["kind"] != "agent" and self.refusal(body) != body["reason"]:
+                self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} is not refused for the stated reason.")
+        ours = {
+            (body["name"], task) for body in submitted.values() if body["kind"] != "agent" for task in self.played(body, seen)
+        }
+        for task in (self.tasks[body["task"]] for body in self.of("bounded")):
+            for name in task_policies(task):
+                if (name, task.name) not in ours:
+                    self.wrong(f"task {task.name}: baseline {name} is neither on the board nor refused.")
+
+    def played(self, body: Record, seen: set[tuple[str, str, str]]) -> list[str]:
+        """The tasks on which an artefact has a row or a refusal."""
+        return [task for artefact, task, phase in seen if artefact == body["artefact"] and phase == PHASES[0]]
+
+    def refusal(self, body: Record) -> str | None:
+        """The sentence with which an entry of ours refuses to play; None if it plays."""
+        entries = stored_artefact(self.store, body["artefact"], tuple(self.tasks.values())).entries
+        try:
+            load_policy(next(file for file in entries if file.task.name == body["task"]))
+        except InputError as error:
+            return str(error)
+        return None
+
+    def replays(self, number: int, digest: str) -> None:
+        names = {body["artefact"]: body["name"] for body in self.of("submitted")}
+        for task in self.tasks.values():
+            mine = [body for body in self.of("evaluated") if body["task"] == task.name]
+            keyed = sorted(mine, key=lambda body: sha256(f"{digest}/{task.name}/{body['artefact']}/{body['phase']}"))
+            for body in keyed[:number]:
+                label = f"{task.name}/{names[body['artefact']]}"
+                problem = replay(self.store, self.season, task, body, tuple(self.tasks.values()), self.bar)
+                if problem is None:
+                    self.report.replayed.append(label)
+                elif problem == "":
+                    self.report.not_replayable.append(label)
+                else:
+                    self.wrong(f"a replay of {label} {problem}.")
 
 
-def _refusal(player: Entrant, instance: Any) -> str | None:
-    """The sentence with which a baseline refuses to play an instance; None if it plays."""
+def replay(
+    store: FolderStore, season: Season, task: Task, body: Record, tasks: Sequence[Task] = TASKS, bar: Bar = no_bar
+) -> str | None:
+    """Measure an evaluated row again: None if it gives the same, "" if that is not possible here, else what differs."""
+    file = next(each for each in stored_artefact(store, body["artefact"], tasks).entries if each.task.name == task.name)
+    if (season.revealed is None and store.secret(season.name) is None) or (body["is_jailed"] and not jail.is_available()):
+        return ""
+    seed = seed_of(season.secret(store), task, body["phase"])
+    policy = load_policy(file, body["is_jailed"])
     try:
-        player.prepare(instance)
-    except InputError as error:
-        return str(error)
+        with bar(f"{task.name}, replay") as progress:
+            found = measure(task, policy, seed, replications=len(body["values"]), progress=progress)
+    finally:
+        release(policy)
+    place = first_difference(body["values"], found.values.tolist(), "values")
+    if place is not None:
+        return f"gives other values: {place}"
+    if found.batch_means_half_width != body["batch_means_half_width"]:
+        return "gives another half-width from batch means"
+    bounded = [r["body"] for r in store.records() if r["kind"] == "bounded" and r["body"]["task"] == task.name]
+    bound = next(each["bound"] for each in bounded if each["season"] == season.name)
+    if is_unstable(found, float(certified_values(bound, 1)[0])) != body["is_unstable"]:
+        return "says otherwise whether it is stable"
     return None
 
 
-def _verify_bound(task: Task, instance: Any, part: str, stated: Record, stored: Record, report: Report) -> Record:
-    """The stated record of a bound with what its certificate proves in place of what it says."""
-    layer, kind = task.entry.layer("bounds"), task.bound_kind if part == "bound" else "optimum"
-    if part in stored:
-        certificate = stored[part]["certificate"]
-        if stored[part] != {"kind": kind, "certificate": certificate}:
-            report.problems.append(f"task {task.name}: the certificate of {kind} is filed as one of another kind.")
-        if sha256(canonical(certificate)) != stated["certificate_sha256"]:
-            report.problems.append(f"task {task.name}: the certificate of {kind} does not have the stated sha256.")
-    else:  # too large to be stored: found anew
-        certificate = layer.bound(instance, kind).certificate
-        if len(canonical(certificate)) <= MAX_CERTIFICATE_BYTES:
-            report.problems.append(f"task {task.name}: the certificate of {kind} is missing.")
-        if sha256(canonical(certificate)) != stated["certificate_sha256"]:
-            report.problems.append(f"task {task.name}: the bound {kind} found anew has another certificate.")
-    prove = layer.prove_optimum if kind == "optimum" else layer.PROVERS[kind]
-    proof = prove(instance, certificate)
-    report.bounds += 1
-    proven = proof.lower if proof.upper is None else proof.upper
-    if proven is None or abs(stated["value"] - float(proven)) > VALUE_TOLERANCE * abs(float(proven)) + VALUE_FLOOR:
-        report.problems.append(f"task {task.name}: the value {stated['value']!r} of {kind} is not what its certificate proves.")
-    return {
-        "kind": kind,
-        "value": stated["value"],
-        "lower": None if proof.lower is None else round_down(proof.lower),
-        "upper": None if proof.upper is None else round_up(proof.upper),
-        "certificate_sha256": sha256(canonical(certificate)),
-    }
+def _up(proof: Proof) -> float | None:
+    return None if proof.upper is None else round_up(proof.upper)
 
 
-def _verify_page(out: Path, board: Record, text: str, report: Report) -> None:
+def _verify_files(out: Path, records: Sequence[Record], tasks: Sequence[Task], report: Report) -> None:
+    """board.json and the pages follow from the records; blobs and certificates are those that the records name."""
+    store = FolderStore(out)
     try:
-        page = render(board, read_json(out / TIMINGS), sha256(text))
-    except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        report.problems.append(f"board.json and timings.json cannot be rendered ({error!r}).")
+        wanted = files_of(assemble(records, tasks), records, store, tasks)
+    except InputError as error:
+        report.problems.append(str(error))
         return
-    if read_text(out / PAGE) != page:
-        report.problems.append("index.html is not what board.json and timings.json render to.")
+    except MALFORMED as error:
+        report.problems.append(f"the records cannot be put together ({error!r}).")
+        return
+    for name, text in wanted.items():
+        path = out / name
+        if not path.is_file() or path.read_bytes() != text.encode():
+            report.problems.append(f"{name} is not what the records give.")
+    blobs, certificates = set(), set()
+    for record in records:
+        body = record["body"]
+        if record["kind"] == "submitted":
+            blobs.add(f"{BLOBS}/{body['artefact']}")
+            blobs |= {f"{BLOBS}/{sha256(file.data)}" for file in stored_artefact(store, body["artefact"], tasks).entries}
+        if record["kind"] == "bounded":
+            stated = [part for part in (body["bound"], body["optimum"]) if part.get("is_kept")]
+            certificates |= {f"{CERTIFICATES}/{certificate_path(out, part['certificate_sha256']).name}" for part in stated}
+    known = set(wanted) | blobs | certificates | {"records.jsonl", "__init__.py"}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        is_apart = name.startswith((".secrets", "__pycache__"))
+        if path.is_file() and not is_apart and name not in known:
+            report.problems.append(f"{name} belongs to no record.")
 
 
 def first_difference(stated: Any, expected: Any, place: str) -> str | None:

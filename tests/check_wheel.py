@@ -18,7 +18,7 @@ FOLDERS = {
     "matchgym": "matchgym",
     **{name: f"matchgym/{name}" for name in ("envs", "bounds", "baselines", "agents", "leaderboards", "cli")},
 }
-SUFFIXES = {".py", ".npz", ".json", ".html", ".typed"}
+SUFFIXES = {".py", ".npz", ".json", ".jsonl", ".html", ".css", ".typed"}
 
 
 def run(*command: object, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,116 @@
+"""What the commands do with a board in a folder: build it, submit to it, replay a row of it."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matchgym.envs.instance import InputError, shorten, unknown
+from matchgym.leaderboards.artefact import Artefact, read_artefact
+from matchgym.leaderboards.entrants import baselines
+from matchgym.leaderboards.season import latest, open_season, seasons
+from matchgym.leaderboards.site import publish
+from matchgym.leaderboards.store import FolderStore, Record
+from matchgym.leaderboards.submission import Bar, no_bar, season_tasks, submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.tasks import TASKS, Task
+from matchgym.leaderboards.verification import replay
+
+DEFAULT_SEASON = "season-1"
+
+
+def build_board(
+    out: Path, tasks: Sequence[Task] = TASKS, agents: Sequence[Path] = (), is_quick: bool = False, bar: Bar = no_bar
+) -> Record:
+    """Submit the baselines of all tasks and trained agents in the open season of a folder, and write its pages.
+
+    Parameters
+    ----------
+    tasks : of the board; a season is opened for them if there is none.
+    agents : folders written by `train`, or folders of such. Each is exported and submitted as everyone's.
+    is_quick : whether a season that is opened has tasks at a fraction of their length; an open one must be of the same kind.
+    """
+    store = FolderStore(out)
+    known = seasons(store.records())
+    season = known[-1] if known else open_season(store, DEFAULT_SEASON, is_quick)
+    if season.is_quick != is_quick:
+        kinds = ("full", "quick") if is_quick else ("quick", "full")
+        raise InputError(f"{out} holds a {kinds[0]} board, which a {kinds[1]} one must not replace; give another --out.")
+    folders = find_agents(agents)
+    submit_baselines(baselines(tasks), store, tasks, bar)
+    with tempfile.TemporaryDirectory() as name:
+        for k, folder in enumerate(folders):
+            artefact = _exported(folder, Path(name) / str(k), tasks)
+            done = {record["body"].get("artefact") for record in store.records()}
+            if artefact.sha256 not in done:
+                submit(artefact, store, tasks, is_jailed=False, bar=bar)
+    verify_leaders(store, tasks, is_jailed=False, bar=bar)
+    return publish(store, tasks)
+
+
+def _exported(folder: Path, out: Path, tasks: Sequence[Task]) -> Artefact:
+    from matchgym.leaderboards.export import export_agent  # torch is imported only if there is an agent
+
+    export_agent(folder, out, folder.resolve().name, ["anonymous"], tasks=tasks)
+    return read_artefact(out, tasks)
+
+
+def find_agents(folders: Sequence[Path]) -> list[Path]:
+    """The agents in folders: a folder holds one agent, or sub-folders that hold one each."""
+    found: list[Path] = []
+    for folder in folders:
+        inside = [path.parent for path in sorted(folder.glob("*/config.json"))]
+        holders = [folder] if (folder / "config.json").is_file() else inside
+        if not holders:
+            raise InputError(f"--agents {shorten(str(folder))} holds no trained agent; give a folder written by train.")
+        found += holders
+    for holder in found:
+        try:
+            config = json.loads((holder / "config.json").read_text())
+            is_agent = isinstance(config, dict) and (holder / "model.zip").is_file()
+        except (OSError, ValueError):
+            is_agent = False
+        if not is_agent:
+            raise InputError(
+                f"--agents {shorten(str(holder))} lacks a readable config.json or model.zip; give a folder written by train."
+            )
+    return found
+
+
+def submit_artefact(
+    out: Path, artefact: Artefact, is_jailed: bool = True, bar: Bar = no_bar, tasks: Sequence[Task] = TASKS
+) -> Record:
+    """Submit an artefact to the open season of a folder; returns the board."""
+    store = FolderStore(out)
+    submit(artefact, store, tasks, is_jailed=is_jailed, bar=bar)
+    verify_leaders(store, tasks, is_jailed, bar)
+    return publish(store, tasks)
+
+
+def replay_rows(
+    out: Path, digest: str, task_name: str, bar: Bar = no_bar, tasks: Sequence[Task] = TASKS
+) -> list[dict[str, Any]]:
+    """Measure the rows of an artefact on a task again, in the last season, and say what differs (None: nothing)."""
+    store = FolderStore(out)
+    season = latest(store)
+    known = season_tasks(season, tasks)
+    if task_name not in known:
+        raise unknown("task", task_name, known)
+    mine = [record["body"] for record in store.records() if record["body"].get("season") == season.name]
+    names = {body["artefact"]: body["name"] for body in mine if "name" in body}
+    chosen = [key for key in names if key.startswith(digest)] if len(digest) >= 8 else []
+    if len(chosen) != 1:
+        raise InputError(
+            f"no artefact or several on the board have a sha256 that starts with {shorten(digest)}; give more digits."
+        )
+    found = []
+    for body in mine:
+        if body.get("artefact") == chosen[0] and body.get("task") == task_name and "values" in body:
+            problem = replay(store, season, known[task_name], body, tasks, bar)
+            if problem == "":
+                raise InputError("this row cannot be replayed: the season's secret is not revealed, or there is no jail here.")
+            row = {"task": task_name, "name": names[chosen[0]], "phase": body["phase"], "replications": len(body["values"])}
+            found.append(row | {"problem": problem})
+    if not found:
+        raise InputError(f"{names[chosen[0]]} has no row on task {task_name}.")
+    return found

@@ -1,0 +1,57 @@
+"""The board of methods: at least five independently trained agents of one name, with the noise of training in the interval.
+
+The score of a method is the interquartile mean over its runs and the tasks they share; its interval is a stratified bootstrap:
+within each task, runs are drawn with replacement. (The board of policies has the noise of evaluation alone.)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matchgym.baselines.statistics import CONFIDENCE
+from matchgym.leaderboards.measuring import significant
+from matchgym.leaderboards.ranking import RESAMPLES, RESAMPLING_SEED
+
+Record = dict[str, Any]
+LEAST_RUNS = 5
+
+
+def method_interval(scores: NDArray[np.float64]) -> tuple[float, float, float]:
+    """(interquartile mean, low, high) of scores (runs, tasks): a percentile interval, stratified by task."""
+    runs, tasks = scores.shape
+    rng = np.random.default_rng(RESAMPLING_SEED)
+    drawn = rng.integers(runs, size=(RESAMPLES, runs, tasks))
+    again = scores[drawn, np.arange(tasks)].reshape(RESAMPLES, -1)
+    low, high = np.quantile(_trimmed(again), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(_trimmed(scores.reshape(1, -1))[0]), float(low), float(high)
+
+
+def _trimmed(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The interquartile mean of each row."""
+    ordered = np.sort(table, axis=1)
+    cut = ordered.shape[1] // 4
+    means: NDArray[np.float64] = ordered[:, cut : ordered.shape[1] - cut].mean(1)
+    return means
+
+
+def method_rows(tasks: Sequence[Record], submitted: Mapping[str, Record]) -> list[Record]:
+    """Methods, by name, best first: agents of one name and algorithm that were trained with different seeds."""
+    groups: dict[tuple[str, str], dict[int, str]] = {}
+    for artefact, body in submitted.items():
+        if body["kind"] == "agent" and body["method"]["training_steps"] > 0:
+            runs = groups.setdefault((body["name"], body["method"]["algorithm"]), {})
+            runs.setdefault(body["method"]["train_seed"], artefact)
+    tables = {task["name"]: {row["artefact"]: row["score"] for row in task["rows"] if row["score"]} for task in tasks}
+    rows = []
+    for (name, algorithm), seeds in groups.items():
+        artefacts = list(seeds.values())
+        shared = [task for task, table in tables.items() if all(each in table for each in artefacts)]
+        if len(artefacts) < LEAST_RUNS or not shared:
+            continue
+        scores = np.array([[tables[task][each]["mean"] for task in shared] for each in artefacts])
+        mean, low, high = method_interval(scores)
+        score = {"mean": significant(mean), "low": significant(low), "high": significant(high)}
+        rows.append({"name": name, "algorithm": algorithm, "runs": len(artefacts), "tasks": shared, "score": score})
+    return sorted(rows, key=lambda row: (-row["score"]["mean"], row["name"]))

@@ -1,0 +1,73 @@
+"""Small boards for the tests of the leaderboard."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from matchgym.leaderboards.artefact import MANIFEST
+from matchgym.leaderboards.store import RECORDS, FolderStore, canonical, sha256
+from matchgym.leaderboards.tasks import SUITE_VERSION, Task, find_task
+
+ID = "StationaryMatching-v0"
+SECRET = bytes(range(32))
+
+
+def noon() -> str:
+    """A clock that stands still."""
+    return "2026-01-01T12:00:00Z"
+
+
+def tiny(instance: str, seed: int) -> Task:
+    digest = find_task("demo").entry.model.load(instance).sha256
+    return Task(
+        name=f"tiny-{instance}",
+        id=ID,
+        instance=instance,
+        sha256=digest,
+        replications=24,
+        warmup=10,
+        decisions=50,
+        seed=seed,
+        note="Small.",
+        bound_kind="tlp-online",
+    )
+
+
+TINY = (tiny("toy", 5), tiny("demo", 50))
+
+
+def write_artefact(folder: Path, kind="declarative/1", data=b'{"policy": "greedy", "parameters": {}}', **changes) -> Path:
+    """An artefact with one entry; `entry`, `agent` and `method` change parts of its manifest, other names whole keys."""
+    folder.mkdir(exist_ok=True)
+    (folder / "policy").write_bytes(data)
+    entry = {
+        "task": "demo", "kind": kind, "file": "policy", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
+        "action_mode": "greedy",
+    }  # fmt: skip
+    method = {
+        "algorithm": "rule", "library": "matchgym", "library_version": "0", "training_steps": 0, "wall_s": 0.0,
+        "hardware": "-", "train_seed": 0,
+    }  # fmt: skip
+    manifest = {
+        "schema_version": 1,
+        "suite": {"name": "matchgym", "version": SUITE_VERSION},
+        "entries": [entry | changes.pop("entry", {})],
+        "agent": {"name": "a", "authors": ["b"], "description": "c", "licence": "MIT"} | changes.pop("agent", {}),
+        "method": method | changes.pop("method", {}),
+        "declares": {"used_public_seeds_only": True, "uses_model_parameters": True},
+    } | changes
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+def rechain(folder: Path, change) -> None:
+    """Alter records and make the chain whole again, as a forger would; `change(records)` works in place."""
+    records = FolderStore(folder).records()
+    change(records)
+    previous, lines = "0" * 64, []
+    for n, record in enumerate(records):
+        record |= {"n": n, "previous": previous}
+        record["sha256"] = sha256(canonical({key: value for key, value in record.items() if key != "sha256"}))
+        previous = record["sha256"]
+        lines.append(canonical(record) + "\n")
+    (folder / RECORDS).write_text("".join(lines))
