@@ -122,6 +122,8 @@ def greedy_job(instance: Any, jobs_in_order: Sequence[int], availability: Any) -
     left = hours_of(loaded, availability)[0]
     left = left * (1 + FEASIBLE) + FEASIBLE
     granted = np.zeros(loaded.n_types, np.int64)
+    if not isinstance(jobs_in_order, Sequence | np.ndarray) or isinstance(jobs_in_order, str):
+        raise InputError(f"jobs_in_order must be a list of job types, not {shorten(jobs_in_order)}.")
     for job in jobs_in_order:
         if isinstance(job, bool) or not isinstance(job, int | np.integer) or not 0 <= job < loaded.n_types:
             raise InputError(f"jobs_in_order must hold job types from 0 to {loaded.n_types - 1}, not {shorten(job)}.")

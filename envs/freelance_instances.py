@@ -323,10 +323,11 @@ def with_data(
 
 
 def as_counts(field: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """An integer array of this shape with entries >= 0; InputError otherwise."""
+    """An integer array of this shape with entries from 0 to 2^53; InputError otherwise."""
     array = np.asarray(value, object)
     if array.shape != shape or not all(
-        is_count(each) or (isinstance(each, float) and each >= 0 and each == int(each)) for each in array.flat
+        (is_count(each) or (isinstance(each, float) and each >= 0 and each.is_integer())) and each <= 2**53
+        for each in array.flat
     ):
         raise InputError(f"{field} must be integers >= 0 of shape {shape}, not {shorten(value)}.")
     return array.astype(np.int64)
