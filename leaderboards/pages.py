@@ -77,9 +77,9 @@ def aggregate_table(track: Record) -> str:
     heads = [
         "Tier",
         "Policy",
-        f"{CHART}{axis(PLAIN_SCALE)}",
         "Mean score",
         "Ranks",
+        f"{CHART}{axis(PLAIN_SCALE)}",
         "Worst task",
         "Interquartile mean",
         "µs / decision",

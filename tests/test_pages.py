@@ -62,6 +62,22 @@ def test_pages_are_a_function_of_the_records(site):
     assert len(pages(site)) == len([name for name in first if name.endswith(".html")])
 
 
+def test_every_cell_stands_under_its_head(site):
+    """Bars under the axis, and as many cells as heads in every row without a head of a group."""
+    tables = 0
+    for path in pages(site):
+        for table in re.findall(r"<table.*?</table>", path.read_text(), re.DOTALL):
+            head, *rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+            heads = re.findall(r"<th[^>]*>", head)
+            for row in rows:
+                cells = re.findall(r"<t[hd][^>]*>", row)
+                kinds = heads[len(heads) - len(cells) :]
+                assert len(cells) in (len(heads), len(heads) - 1), path  # a tier's number stands in its first row only
+                assert [('class="chart"' in cell) for cell in cells] == [('class="chart"' in kind) for kind in kinds], path
+                tables += 1
+    assert tables > 50
+
+
 def test_no_page_has_a_script_or_an_outside_resource(site):
     for path in pages(site):
         text = path.read_text()
