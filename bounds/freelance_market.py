@@ -19,7 +19,9 @@ and for inflexible ones C^O (Theorem 16), where a job stays in one category:
     capacity     as load, in the exact region C(Gamma) of the class (Theorems 5 and 14)
 
 From an empty start no policy completes more than `throughput` per epoch on average over any horizon: its mean allocation
-satisfies the rows, and it completes at most what arrives. No policy is stable beyond `capacity`, nor therefore beyond `load`.
+satisfies the rows, and it completes at most what arrives. A run whose warm-up left jobs waiting can complete those as well, and
+so exceed `throughput` by the backlog at its end over the epochs counted: evaluate without warm-up to rule that out. No policy
+is stable beyond `capacity`, nor therefore beyond `load`.
 
 Certificates are prices p_ls >= 0 of hours. A job of type j costs at least c_j = sum_s r_js min_{l in N(j)} p_ls (flexible) or
 c_j = min_{l in N(j)} sum_s r_js p_ls (inflexible), so that sum_j c_j x_j <= sum_ls p_ls m_ls in the region, whence
