@@ -140,9 +140,10 @@ class Random(FreelancePolicy):
 class MaxWeightILP(FreelancePolicy):
     """Algorithm 1 (MWTA), exact within `nodes` relaxations (what is not is counted); capped=false: weights Q, as printed.
 
-    Flexible markets and pools are mostly solved within a few relaxations, but not always in overload. Where categories share the
-    queues of an inflexible market, the capped programme of an epoch may take tens of thousands; the best allocation found is
-    used, and a warning tells how many were not proved the best. `matchgym.baselines.freelance_market.maxweight` is exact at any state. Class ID is routed by JLTT.
+    Flexible markets and pools are mostly solved within a few relaxations, but not always in overload. Where categories share
+    the queues of an inflexible market, the capped programme of an epoch may take tens of thousands; the best allocation found
+    is used, and a warning tells how many were not proved the best. `matchgym.baselines.freelance_market.maxweight` is exact at
+    any state. Class ID is routed by JLTT.
     """
 
     scheme = ways.MAXWEIGHT
