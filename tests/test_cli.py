@@ -1,5 +1,6 @@
 """The command line: JSON contracts, exit codes, one-sentence refusals, interruption."""
 
+import functools
 import json
 import os
 import signal
@@ -193,8 +194,12 @@ def test_a_mean_above_the_bound_is_reported_loudly(capsys, monkeypatch):
 
 def test_interruption_ends_quietly():
     """Ctrl-C in the middle of a long simulation: exit code 1, one line, no traceback."""
-    words = [sys.executable, "-c", "from matchgym.cli import main; main()", *EVALUATE, "--decisions", "2000000000"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    words = [sys.executable, "-c", "from matchgym.cli import main; main()", *EVALUATE, "--decisions"]
+    subprocess.run([*words, "1000"], check=True, capture_output=True)  # so that it simulates when it is hit
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A job in the background ignores Ctrl-C, and so would what it starts.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen([*words, "2000000000"], **pipes, text=True, env=os.environ, preexec_fn=heed)
     time.sleep(8)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)

@@ -51,5 +51,5 @@ CATALOGUE: dict[str, Callable[[], Fields]] = {
     "tied": tied,
     "cluster": free_cluster,
     "heavy": heavy,
-    "random-60": partial(random_cluster, 60, 4, 3, seed=3),
+    "random-60-3": partial(random_cluster, 60, 4, 3, seed=3),
 }
