@@ -68,7 +68,7 @@ def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
 def bound_for(instance: Any, options: Mapping[str, Any]) -> Bound:
     """The bound of a run: from jobs that wait at its start more can be completed than arrive."""
     loaded = MODEL.load(instance)
-    return throughput(loaded) if loaded.initial_jobs is None or not loaded.initial_jobs.any() else throughput_started(loaded)
+    return throughput_started(loaded) if _waiting(loaded).any() else throughput(loaded)
 
 
 class Point(NamedTuple):
@@ -145,26 +145,27 @@ def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64]
 def throughput(instance: Any) -> Bound:
     """The most completed jobs per epoch. `solution` has x (N,), hours y (L, N, S); `duals` the prices of hours (L, S)."""
     instance = MODEL.load(instance)
-    found = solve_outer(instance, instance.arrival_means, is_load=False)
-    return certify(
-        "throughput", "upper", found.value, instance, prove_throughput, {"prices": found.prices.tolist()},
-        solution={"x": found.x, "y": found.y}, duals={"hours": found.prices},
-    )  # fmt: skip
+    return _completions(instance, "throughput", instance.arrival_means, prove_throughput)
 
 
 def throughput_started(instance: Any) -> Bound:
     """As `throughput`, with lambda + Q(0) in place of lambda: for a run of any length from `initial_jobs`."""
     instance = MODEL.load(instance)
-    found = solve_outer(instance, _started(instance), is_load=False)
+    # Over T epochs, completions per epoch are at most lambda + Q(0) / T on average.
+    return _completions(instance, "throughput-started", instance.arrival_means + _waiting(instance), prove_started)
+
+
+def _waiting(instance: FreelanceMarketInstance) -> NDArray[np.float64]:
+    """Q(0) (N,)."""
+    return np.zeros(instance.n_types) if instance.initial_jobs is None else instance.initial_jobs
+
+
+def _completions(instance: FreelanceMarketInstance, kind: str, most: NDArray[np.float64], prove: Any) -> Bound:
+    found = solve_outer(instance, most, is_load=False)
     return certify(
-        "throughput-started", "upper", found.value, instance, prove_started, {"prices": found.prices.tolist()},
+        kind, "upper", found.value, instance, prove, {"prices": found.prices.tolist()},
         solution={"x": found.x, "y": found.y}, duals={"hours": found.prices},
     )  # fmt: skip
-
-
-def _started(instance: FreelanceMarketInstance) -> NDArray[np.float64]:
-    """lambda + Q(0) (N,): completions per epoch over T epochs are at most lambda + Q(0) / T on average."""
-    return instance.arrival_means + (0.0 if instance.initial_jobs is None else instance.initial_jobs)
 
 
 def load(instance: Any) -> Bound:
@@ -218,8 +219,7 @@ def prove_throughput(instance: FreelanceMarketInstance, certificate: dict[str, A
 
 def prove_started(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> Proof:
     """The same with the jobs that wait at the start."""
-    start = np.zeros(instance.n_types) if instance.initial_jobs is None else instance.initial_jobs
-    return _prove_completions(instance, certificate, start)
+    return _prove_completions(instance, certificate, _waiting(instance))
 
 
 def _prove_completions(instance: FreelanceMarketInstance, certificate: dict[str, Any], start: NDArray[np.float64]) -> Proof:

@@ -62,7 +62,7 @@ def test_a_jailed_network_plays_a_task(tmp_path):
 THREATS = {
     "open a file": "open('/jail/network.py')",
     "read the passwords": "open('/etc/passwd')",
-    "write a file": "open('/tmp/x', 'w')",
+    "write a file": "open('/jail/x', 'w')",
     "list a folder": "os.listdir('/')",
     "open a socket": "__import__('socket').socket()",
     "fork": "os.fork()",
@@ -115,7 +115,7 @@ def test_arithmetic_is_allowed(tmp_path):
 def test_nothing_of_this_machine_is_visible_even_before_the_filter(tmp_path):
     """The file system has libraries and the program, no /etc, /home, /tmp or work tree; there is no network and no process."""
     program = tmp_path / "look.py"
-    places = ("/etc/passwd", "/home", "/root", "/tmp", "/work", "/var", "/opt", "/srv")
+    places = ("/etc/passwd", "/home", "/root", "/tmp", str(Path.cwd()), "/var", "/opt", "/srv")
     hidden = [place for place in places if not Path(sys.base_prefix).is_relative_to(place)]  # Python may live in one of them
     program.write_text(
         "import os\n"
