@@ -1,4 +1,4 @@
-"""Hyperparameters as data: one table per algorithm, and what single environments change in it.
+"""Hyperparameters as data: one table per algorithm here, and in recipes.toml what environments and instances change in it.
 
 The tasks go on for ever and are scored by their mean reward, so discounts are close to 1 (a horizon of 100
 decisions and more) and ended episodes are truncations, whose value is bootstrapped. The native vector
@@ -7,16 +7,23 @@ environments are nearly free, so the tables are wide: many rows, short rollouts,
 Parameters that are not Stable-Baselines3's own:
 
 - `n_envs`: rows of the native vector environment.
+- `endless`: whether tasks that go on for ever are never truncated in training. Then, after a while, the states are those of
+  the long run; else every episode starts anew.
 - `net_arch`: widths of the hidden layers, for the policy and for the values.
 - `activation`: "tanh" or "relu".
 - `learning_rate_end`: the learning rate falls linearly from `learning_rate` to this share of it.
+- `wide`: whether a linear path leads past the hidden layers of the actor, see `matchgym.agents.networks`.
+- `log_std`: where actions are numbers, the logarithm of their first standard deviation.
 - `scale_rewards`: subtract the mean and divide by the standard deviation that rewards have under uniformly
   random valid actions. The best policy stays the best where episodes are only ever truncated.
 """
 
 import json
 import math
+import tomllib
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +32,7 @@ from matchgym.envs.registry import find
 
 Values = Mapping[str, Any]
 
-_SHARED: Values = {"net_arch": [64, 64], "activation": "tanh", "scale_rewards": True}
+_SHARED: Values = {"endless": False, "net_arch": [64, 64], "activation": "tanh", "scale_rewards": True}
 
 _PPO: Values = {
     "n_envs": 256,
@@ -35,12 +42,21 @@ _PPO: Values = {
     "learning_rate": 1e-3,
     "learning_rate_end": 0.02,
     "gamma": 0.99,
-    "gae_lambda": 0.95,
+    "gae_lambda": 0.9,
     "clip_range": 0.2,
     "ent_coef": 0.0,
     "vf_coef": 0.5,
     "max_grad_norm": 0.5,
+    "log_std": -1.5,
+    "wide": True,
     **_SHARED,
+}
+
+_RECURRENT: Values = {
+    **{name: value for name, value in _PPO.items() if name != "wide"},
+    "n_envs": 64,
+    "n_steps": 128,
+    "batch_size": 2048,
 }
 
 _A2C: Values = {
@@ -49,11 +65,13 @@ _A2C: Values = {
     "learning_rate": 2e-3,
     "learning_rate_end": 0.02,
     "gamma": 0.99,
-    "gae_lambda": 0.95,
+    "gae_lambda": 0.9,
     "ent_coef": 0.0,
     "vf_coef": 0.5,
     "max_grad_norm": 0.5,
     "normalize_advantage": True,
+    "log_std": -1.5,
+    "wide": True,
     **_SHARED,
 }
 
@@ -74,15 +92,67 @@ _DQN: Values = {
     **_SHARED,
 }
 
-ALGORITHMS: Mapping[str, Values] = MappingProxyType({"maskable_ppo": _PPO, "ppo": _PPO, "a2c": _A2C, "dqn": _DQN})
+_QRDQN: Values = {**_DQN, "exploration_final_eps": 0.02}
 
-# What an environment changes: (id, algorithm) -> parameters.
-OVERRIDES: Mapping[tuple[str, str], Values] = MappingProxyType({})
+_SAC: Values = {
+    "n_envs": 64,
+    "buffer_size": 200_000,
+    "learning_starts": 5_000,
+    "batch_size": 512,
+    "train_freq": 4,
+    "gradient_steps": 4,
+    "tau": 0.01,
+    "learning_rate": 1e-3,
+    "learning_rate_end": 0.02,
+    "gamma": 0.99,
+    **_SHARED,
+    "activation": "relu",
+}
 
-# Environment steps of a training that is not told how many: (id, algorithm), or the algorithm alone.
-TIMESTEPS: Mapping[str | tuple[str, str], int] = MappingProxyType(
-    {"maskable_ppo": 2_000_000, "ppo": 2_000_000, "a2c": 2_000_000, "dqn": 1_000_000}
+ALGORITHMS: Mapping[str, Values] = MappingProxyType(
+    {
+        "maskable_ppo": _PPO,
+        "ppo": _PPO,
+        "recurrent_ppo": _RECURRENT,
+        "a2c": _A2C,
+        "dqn": _DQN,
+        "qrdqn": _QRDQN,
+        "sac": _SAC,
+        "tqc": _SAC,
+    }
 )
+
+# Environment steps of a training that is not told how many.
+TIMESTEPS: Mapping[str, int] = MappingProxyType(
+    {
+        "maskable_ppo": 2_000_000,
+        "ppo": 2_000_000,
+        "recurrent_ppo": 500_000,
+        "a2c": 2_000_000,
+        "dqn": 1_000_000,
+        "qrdqn": 500_000,
+        "sac": 200_000,
+        "tqc": 200_000,
+    }
+)
+
+RECIPES = Path(__file__).with_name("recipes.toml")
+NOT_PARAMETERS = ("timesteps", "imitate", "options")  # of the entries of a recipe
+
+
+@cache
+def _recipes() -> Mapping[str, Any]:
+    return tomllib.loads(RECIPES.read_text())
+
+
+def recipe_for(env_id: str, algo: str, instance: str) -> dict[str, Any]:
+    """What recipes.toml says of an algorithm on an id and on the instance of that name there: parameters of the algorithm, and
+    `timesteps`, `imitate` (a policy to start from) and `options` of the environment."""
+    found = _recipes().get(find(env_id).id, {}).get(check_algorithm(algo), {})
+    general = {name: value for name, value in found.items() if name in NOT_PARAMETERS or not isinstance(value, dict)}
+    special = found.get(instance, {}) if instance not in NOT_PARAMETERS else {}
+    return general | special
+
 
 _SHARES = ("gamma", "gae_lambda", "learning_rate_end", "exploration_fraction", "exploration_final_eps")
 _MAY_BE_ZERO = ("ent_coef", "learning_starts")
@@ -97,18 +167,21 @@ def check_algorithm(algo: str) -> str:
     return algo
 
 
-def default_timesteps(env_id: str, algo: str) -> int:
-    """Environment steps of a training of this id with this algorithm."""
-    return TIMESTEPS.get((find(env_id).id, algo), TIMESTEPS[check_algorithm(algo)])
+def default_timesteps(env_id: str, algo: str, instance: str = "") -> int:
+    """Environment steps of a training of the instance of this name with this algorithm."""
+    return int(recipe_for(env_id, algo, instance).get("timesteps", TIMESTEPS[algo]))
 
 
-def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All parameters of an algorithm on an environment: the algorithm's table, the id's overrides, then `params`.
+def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None = None, instance: str = "") -> dict[str, Any]:
+    """All parameters of an algorithm: its table, what recipes.toml changes for the id and the instance, then `params`.
 
     Values may be strings ("0.99", "64,64", "true"), as a command line hands them over. InputError for an
     unknown name or a value of the wrong kind or out of range.
     """
-    table = dict(ALGORITHMS[check_algorithm(algo)]) | dict(OVERRIDES.get((find(env_id).id, algo), {}))
+    table = dict(ALGORITHMS[check_algorithm(algo)])
+    for name, value in recipe_for(env_id, algo, instance).items():
+        if name not in NOT_PARAMETERS:
+            table[name] = _checked(name, value, table[name])
     for name, value in (params or {}).items():
         if name not in table:
             raise unknown(f"parameter of {algo}", name, table, "the tables in matchgym.agents.hyperparameters list them")
@@ -116,7 +189,7 @@ def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None
     rollout = table["n_envs"] * table.get("n_steps", 1)
     if rollout > MAX_ROLLOUT:
         raise InputError(f"n_envs x n_steps = {rollout} steps do not fit in memory; lower them to {MAX_ROLLOUT} together.")
-    if algo in ("ppo", "maskable_ppo") and table["batch_size"] > rollout:
+    if algo in ("ppo", "maskable_ppo", "recurrent_ppo") and table["batch_size"] > rollout:
         raise InputError(
             f"batch_size is {table['batch_size']}, more than the n_envs x n_steps = {rollout} steps between two updates; "
             "lower it."
@@ -153,6 +226,8 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{name} must be a finite number, not {shorten(given)}.")
+    if name == "log_std":
+        return float(value)
     if name in _SHARES and not 0 <= value <= 1:
         raise InputError(f"{name} must lie in [0, 1], not {shorten(given)}.")
     if value < 0 or (value == 0 and name not in _SHARES and name not in _MAY_BE_ZERO):

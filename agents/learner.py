@@ -1,10 +1,12 @@
 """Learners: Stable-Baselines3's algorithms on a native vector environment, and how to put one aside and take it up again.
 
-Before training, a pilot run under random valid actions fixes the scaling of observations (saved inside the network,
-`Standardise`) and of rewards (centred, so that values are differences from the average and not sums of it).
+Before training, a pilot run under random valid actions, or under the teacher where there is one, fixes the scaling of
+observations (saved inside the network, `Standardise`) and of rewards (centred, so that values are differences from the average
+and not sums of it).
 """
 
 import io
+import math
 import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,11 +14,13 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
-from numpy.typing import NDArray
 
 from matchgym.agents.extra import BaseAlgorithm, OffPolicyAlgorithm, torch
-from matchgym.agents.policy import CLASSES, Standardise
+from matchgym.agents.imitation import Demonstration, demonstrate, imitate
+from matchgym.agents.networks import Standardise, WideMaskablePolicy, WidePolicy
+from matchgym.agents.policy import CLASSES
 from matchgym.agents.sb3 import SB3VecEnv
+from matchgym.baselines.policy import Policy
 from matchgym.envs.instance import InputError
 
 
@@ -34,37 +38,19 @@ class Scaling(NamedTuple):
     reward_scale: float
 
 
-def pilot(native: VectorEnv, seed: int, warmup: int = 100, decisions: int = 200) -> Scaling:
-    """Means and standard deviations of observations and rewards under uniformly random valid actions.
+def scaling_of(shown: Demonstration) -> Scaling:
+    """Means and standard deviations of observations and rewards in a demonstration.
 
     Where episodes terminate, rewards are not centred: that would reward or punish the length of an episode.
     """
-    rng = np.random.default_rng(seed)
-    native.action_space.seed(seed)
-    obs, _ = native.reset(seed=seed)
-    seen, rewards, may_terminate = [], [], False
-    for decision in range(warmup + decisions):
-        obs, reward, terminated, _, _ = native.step(_random_actions(native, rng))
-        may_terminate = may_terminate or bool(terminated.any())
-        if decision >= warmup:
-            seen.append(obs)
-            rewards.append(reward)
-    observations = np.concatenate(seen).astype(np.float64)
-    deviation = observations.std(axis=0)
-    spread = float(np.std(rewards))
+    observations = shown.observations.reshape(-1, shown.observations.shape[2]).astype(np.float64)
+    deviation, spread = observations.std(axis=0), float(np.std(shown.rewards))
     return Scaling(
         observations.mean(axis=0).tolist(),
         np.where(deviation > 1e-6, deviation, 1.0).tolist(),
-        0.0 if may_terminate else float(np.mean(rewards)),
+        0.0 if shown.may_terminate else float(np.mean(shown.rewards)),
         spread if spread > 1e-9 else 1.0,
     )
-
-
-def _random_actions(native: VectorEnv, rng: np.random.Generator) -> NDArray[Any]:
-    if isinstance(native.single_action_space, gym.spaces.Discrete) and hasattr(native.unwrapped, "action_masks"):
-        mask = native.unwrapped.action_masks()
-        return (rng.random(mask.shape) * mask).argmax(axis=1)
-    return native.action_space.sample()
 
 
 class LinearDecay:
@@ -77,34 +63,54 @@ class LinearDecay:
         return self.start * (self.end_share + (1 - self.end_share) * remaining)
 
 
-def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int) -> BaseAlgorithm:
-    """A new learner on a native vector environment, after a pilot run there."""
-    if algo == "maskable_ppo" and not hasattr(native.unwrapped, "action_masks"):
-        raise InputError("algo maskable_ppo needs an environment with action masks; choose ppo.")
-    if algo == "maskable_ppo" and isinstance(native.single_action_space, gym.spaces.Box):
-        raise InputError("algo maskable_ppo needs an environment whose actions are choices; choose ppo.")
-    if algo == "dqn" and not isinstance(native.single_action_space, gym.spaces.Discrete):
-        raise InputError("algo dqn needs an environment with a discrete action; choose ppo.")
-    scaling = pilot(native, spread_seed(seed, 0))
+# The actions that an algorithm is for, and another algorithm for the rest; those that are not named here take all.
+CHOICES = "whose actions are choices", (gym.spaces.Discrete, gym.spaces.MultiDiscrete), "ppo"
+ONE_CHOICE = "with one choice per decision", (gym.spaces.Discrete,), "ppo"
+NUMBERS = "whose actions are numbers", (gym.spaces.Box,), "maskable_ppo"
+ACTIONS = {"maskable_ppo": CHOICES, "dqn": ONE_CHOICE, "qrdqn": ONE_CHOICE, "sac": NUMBERS, "tqc": NUMBERS}
+WIDE = {"maskable_ppo": WideMaskablePolicy, "ppo": WidePolicy, "a2c": WidePolicy}
+OWN = ("n_envs", "endless", "net_arch", "activation", "scale_rewards", "learning_rate", "learning_rate_end", "wide", "log_std")
+
+
+def check_actions(algo: str, space: gym.Space[Any]) -> None:
+    """InputError if an algorithm is not for an environment's actions."""
+    wanted, kinds, other = ACTIONS.get(algo, ("", (gym.Space,), ""))
+    if not isinstance(space, kinds):
+        raise InputError(f"algo {algo} needs an environment {wanted}; choose {other}.")
+
+
+def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, teacher: Policy | None = None) -> BaseAlgorithm:
+    """A new learner on a native vector environment, after a pilot run there; it knows what `teacher` knows."""
+    check_actions(algo, native.single_action_space)
+    if teacher is not None and algo not in WIDE:
+        raise InputError(f"algo {algo} cannot imitate; choose one of {', '.join(WIDE)}.")
+    pilot_seed = spread_seed(seed, 0)
+    if teacher is None:
+        shown = demonstrate(native, None, pilot_seed, 100, 200)
+    else:
+        shown = demonstrate(native, teacher, pilot_seed, 200, max(400, math.ceil(4.0 / (1.0 - table["gamma"]))))
+    scaling = scaling_of(shown)
     shift, scale = (scaling.reward_shift, scaling.reward_scale) if table["scale_rewards"] else (0.0, 1.0)
-    own = ("n_envs", "net_arch", "activation", "scale_rewards", "learning_rate", "learning_rate_end")
-    return CLASSES[algo](
-        "MlpPolicy",
+    network: dict[str, Any] = {
+        "features_extractor_class": Standardise,
+        "features_extractor_kwargs": {"shift": scaling.observation_shift, "scale": scaling.observation_scale},
+        "net_arch": list(table["net_arch"]),
+        "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[table["activation"]],
+    }
+    if isinstance(native.single_action_space, gym.spaces.Box) and "log_std" in table:
+        network["log_std_init"] = table["log_std"]
+    model = CLASSES[algo](
+        WIDE[algo] if table.get("wide") else "MlpLstmPolicy" if algo == "recurrent_ppo" else "MlpPolicy",
         SB3VecEnv(native, shift, scale),
         learning_rate=LinearDecay(table["learning_rate"], table["learning_rate_end"]),
-        policy_kwargs={
-            "features_extractor_class": Standardise,
-            "features_extractor_kwargs": {
-                "shift": scaling.observation_shift,
-                "scale": scaling.observation_scale,
-            },
-            "net_arch": list(table["net_arch"]),
-            "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[table["activation"]],
-        },
+        policy_kwargs=network,
         seed=seed,
         device="cpu",
-        **{name: value for name, value in table.items() if name not in own},
+        **{name: value for name, value in table.items() if name not in OWN},
     )
+    if teacher is not None:
+        imitate(model, shown, table["gamma"], shift, scale, pilot_seed)
+    return model
 
 
 def snapshot(model: BaseAlgorithm, is_interrupted: bool) -> dict[str, Any]:

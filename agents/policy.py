@@ -3,39 +3,28 @@
 import json
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.agents.extra import A2C, DQN, PPO, BaseAlgorithm, BaseFeaturesExtractor, MaskablePPO, torch
+from matchgym.agents.extra import A2C, DQN, PPO, QRDQN, SAC, TQC, BaseAlgorithm, MaskablePPO, RecurrentPPO, torch
 from matchgym.baselines.policy import Policy
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.registry import find
 
-CLASSES: dict[str, type[BaseAlgorithm]] = {"maskable_ppo": MaskablePPO, "ppo": PPO, "a2c": A2C, "dqn": DQN}
-
-
-class Standardise(BaseFeaturesExtractor):
-    """First layer of every network: (observation - shift) / scale with fixed numbers.
-
-    It is part of the saved model, so whoever holds the model feeds it raw observations.
-
-    Parameters
-    ----------
-    observation_space : the Box of the environment, (obs_dim,).
-    shift, scale : lists of obs_dim numbers.
-    """
-
-    def __init__(self, observation_space: gym.spaces.Box, shift: list[float], scale: list[float]) -> None:
-        super().__init__(observation_space, int(np.prod(observation_space.shape)))
-        self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        return (observations - self.shift) / self.scale
+CLASSES: dict[str, type[BaseAlgorithm]] = {
+    "maskable_ppo": MaskablePPO,
+    "ppo": PPO,
+    "recurrent_ppo": RecurrentPPO,
+    "a2c": A2C,
+    "dqn": DQN,
+    "qrdqn": QRDQN,
+    "sac": SAC,
+    "tqc": TQC,
+}
 
 
 class AgentPolicy(Policy):
@@ -43,12 +32,13 @@ class AgentPolicy(Policy):
 
     Parameters
     ----------
-    model : a trained MaskablePPO, PPO, A2C or DQN.
+    model : a trained model of one of the algorithms of `CLASSES`.
     env_id : the environment it was trained for.
+    options : the options of that environment, such as `{"action": "priority"}`.
     """
 
-    def __init__(self, model: BaseAlgorithm, env_id: str) -> None:
-        self.model, self.env_id = model, env_id
+    def __init__(self, model: BaseAlgorithm, env_id: str, options: Mapping[str, Any] | None = None) -> None:
+        self.model, self.env_id, self.options = model, env_id, dict(options or {})  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: str | Path, torch_threads: int = 1) -> Self:
@@ -60,7 +50,7 @@ class AgentPolicy(Policy):
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text())
-            kind, env_id = CLASSES[config["algo"]], config["id"]
+            kind, env_id, options = CLASSES[config["algo"]], config["id"], config["options"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{shorten(str(folder))} holds no trained agent; give a folder written by train.") from None
         if not (folder / "model.zip").is_file():
@@ -70,7 +60,7 @@ class AgentPolicy(Policy):
             model = kind.load(folder / "model.zip", device="cpu")
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError):
             raise InputError(f"model.zip in {shorten(str(folder))} cannot be read; train the agent anew.") from None
-        return cls(model, env_id)
+        return cls(model, env_id, options)
 
     @property
     def heeds_masks(self) -> bool:
@@ -81,7 +71,7 @@ class AgentPolicy(Policy):
         """Check that the network fits the instance; it has been trained already."""
         model = find(self.env_id).model
         self.instance = model.load(instance)
-        wanted, found = model.observation_space(self.instance).shape, self.model.observation_space.shape
+        wanted, found = model.observation_space(self.instance, self.options).shape, self.model.observation_space.shape
         if wanted != found:
             raise InputError(f"the agent reads observations {found}, but instance {self.instance.name!r} has {wanted}.")
         return self

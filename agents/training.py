@@ -12,7 +12,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import matchgym
 from matchgym.agents.curve import CurvePoint, draw_curve, measure
-from matchgym.agents.extra import BaseCallback, torch
+from matchgym.agents.extra import BaseCallback, Logger, configure, torch
 from matchgym.agents.files import write_whole
-from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for
+from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for, recipe_for
 from matchgym.agents.learner import build, restore, snapshot, spread_seed
 from matchgym.agents.policy import AgentPolicy
 from matchgym.agents.sb3 import make_native
 from matchgym.baselines.evaluation import BATCHES
-from matchgym.envs.instance import InputError, is_count, shorten
-from matchgym.envs.registry import find
+from matchgym.baselines.policy import Policy
+from matchgym.envs.instance import InputError, Instance, is_count, shorten, unknown
+from matchgym.envs.registry import Entry, find
 
 PACKAGES = ("gymnasium", "numpy", "numba", "torch", "stable-baselines3", "sb3-contrib")
 # What unpickling raises on a file that is not a checkpoint of this version.
@@ -46,6 +47,8 @@ MUST_AGREE = (
     "algo",
     "params",
     "options",
+    "teacher",
+    "patience",
     "timesteps",
     "seed",
     "measurement",
@@ -58,7 +61,7 @@ class Measurement:
 
     points: int = 20  # of the learning curve, after the one before training
     rows: int = 256  # independent replications
-    warmup: int = 300  # decisions per row that are not counted
+    warmup: int | None = None  # decisions per row that are not counted; None: as long as a start is remembered, 300 to 3000
     decisions: int = 300  # counted decisions per row, at each point of the curve
     final_decisions: int = 4000  # counted decisions per row, at the end, under seeds never used before
 
@@ -76,10 +79,29 @@ class TrainingResult:
     final: CurvePoint  # `policy`, measured under fresh seeds
 
 
-def default_algorithm(env_id: str, instance: Any = None, options: Mapping[str, Any] | None = None) -> str:
+def default_algorithm(env_id: str, instance: Instance, options: Mapping[str, Any] | None = None) -> str:
     """maskable_ppo, or ppo where actions are not choices but numbers."""
-    space = make_native(env_id, instance, options=options).single_action_space
+    model = find(env_id).model
+    space = model.action_space(instance, model.check_options(options or {}))
     return "ppo" if isinstance(space, gym.spaces.Box) else "maskable_ppo"
+
+
+def tensorboard_logger(folder: str | Path, name: str) -> Logger:
+    """Stable-Baselines3's logger for TensorBoard, into a folder of its own under `folder`."""
+    try:
+        return configure(str(Path(folder) / name), ["tensorboard"])
+    except AssertionError:  # it has looked for the package
+        raise InputError(
+            "logs for TensorBoard need the package tensorboard; install it with: pip install tensorboard."
+        ) from None
+
+
+def teacher_of(entry: Entry, name: str, instance: Any) -> Policy:
+    """The baseline of that name, fitted."""
+    policies = entry.layer("baselines").POLICIES
+    if name not in policies:
+        raise unknown("policy to imitate", name, policies)
+    return policies[name]().fit(instance)
 
 
 def train(
@@ -97,6 +119,9 @@ def train(
     lines: Mapping[str, float | None] | None = None,
     progress: bool = True,
     torch_threads: int = 1,
+    teacher: str | None = None,
+    patience: int | None = None,
+    tensorboard: str | Path | None = None,
 ) -> TrainingResult:
     """Train an agent and save it with its configuration and learning curve.
 
@@ -105,12 +130,12 @@ def train(
     env_id : an id of the registry.
     instance : a catalogue name, a path to a JSON file or a dict of JSON values; None takes the environment's
         default.
-    algo : "maskable_ppo", "ppo", "a2c" or "dqn"; None takes maskable_ppo, or ppo where actions are not choices but numbers.
-    timesteps : environment steps in total, rounded up to whole updates; None takes the algorithm's default.
+    algo : one of `matchgym.agents.ALGORITHMS`; None takes maskable_ppo, or ppo where actions are not choices but numbers.
+    timesteps : environment steps in total, rounded up to whole updates; None takes the recipe's or the algorithm's default.
     seed : of the network, of the training environment (row b gets seed + b) and, spread far apart, of the
         measurements.
     params : changes to the hyperparameters, see `matchgym.agents.hyperparameters`; values may be strings.
-    options : further arguments of the environment.
+    options : further arguments of the environment; None takes the recipe's.
     folder : where to write; None means runs/<id>-<instance>-<algo>-s<seed>. A training that is there is
         replaced.
     checkpoint_every : environment steps between two checkpoints; None means a tenth of `timesteps`.
@@ -121,6 +146,10 @@ def train(
     lines : horizontal lines of the picture, label -> objective, such as {"LP bound": 4.71}.
     progress : whether to show a progress bar and notices on stderr.
     torch_threads : set for the whole process.
+    teacher : a baseline whose decisions are copied before training, see `matchgym.agents.imitation`; "none" for none, None
+        takes what the recipe of the instance says.
+    patience : stop after so many points of the learning curve without a better one; None never stops early.
+    tensorboard : a folder for TensorBoard's logs; None writes none.
 
     Raises
     ------
@@ -128,11 +157,19 @@ def train(
     KeyboardInterrupt : after a checkpoint has been saved.
     """
     entry = find(env_id)
-    algo = default_algorithm(entry.id, instance, options) if algo is None else algo
-    table = hyperparameters_for(entry.id, algo, params)
-    total = default_timesteps(entry.id, algo) if timesteps is None else timesteps
+    chosen = make_native(entry.id).unwrapped.instance if instance is None else entry.model.load(instance)
+    algo = default_algorithm(entry.id, chosen, options) if algo is None else algo
+    recipe = recipe_for(entry.id, algo, chosen.name)
+    table = hyperparameters_for(entry.id, algo, params, chosen.name)
+    total = default_timesteps(entry.id, algo, chosen.name) if timesteps is None else timesteps
+    options = recipe.get("options", {}) if options is None else options
+    taught_by = recipe.get("imitate", "none") if teacher is None else teacher
     every = max(1, total // 10) if checkpoint_every is None and is_count(total, 1) else checkpoint_every
+    if measurement.warmup is None:
+        settling = entry.model.settling(chosen) if entry.model.settling is not None else 0.0
+        measurement = replace(measurement, warmup=int(min(max(settling, 300), 3000)))
     counts = {"timesteps": total, "checkpoint_every": every, "torch_threads": torch_threads}
+    counts |= {} if patience is None else {"patience": patience}
     for name, value in (counts | {f"measurement {name}": value for name, value in asdict(measurement).items()}).items():
         low = {"measurement rows": 2, "measurement warmup": 0, "measurement decisions": BATCHES}.get(name, 1)
         if not is_count(value, low) or value > MOST:
@@ -142,8 +179,10 @@ def train(
 
     torch.set_num_threads(torch_threads)
     console = Console(stderr=True, quiet=not progress, highlight=False)
-    native = make_native(entry.id, instance, table["n_envs"], options=options)
-    chosen = native.unwrapped.instance  # type: ignore[attr-defined]
+    teaching = None if taught_by == "none" else teacher_of(entry, taught_by, chosen)
+    options = {**(teaching.options if teaching else {}), **options}
+    longest = -1 if table["endless"] and entry.model.episode is None else None
+    native = make_native(entry.id, chosen.to_dict(), table["n_envs"], longest, options)
     if folder is None:
         folder = Path("runs") / re.sub(r"[^\w.+-]", "_", f"{entry.id}-{chosen.name}-{algo}-s{seed}")
     folder = Path(folder)
@@ -153,7 +192,9 @@ def train(
         "instance_sha256": chosen.sha256,
         "algo": algo,
         "params": table,
-        "options": dict(options or {}),
+        "options": options,
+        "teacher": taught_by,
+        "patience": patience,
         "timesteps": int(total),
         "seed": int(seed),
         "measurement": asdict(measurement),
@@ -172,7 +213,7 @@ def train(
     if saved is None:
         if resume:
             console.print(f"{folder} holds no checkpoint; training starts from the beginning.")
-        model = build(algo, native, table, seed)
+        model = build(algo, native, table, seed, teaching)
         files.start(config)
         recorder = Recorder(files, config, measurement, console)
     else:
@@ -180,6 +221,8 @@ def train(
         recorder = Recorder(files, config, measurement, console, saved)
         console.print(f"Resuming {folder} at {model.num_timesteps:,} of {total:,} environment steps.")
 
+    if tensorboard is not None:
+        model.set_logger(tensorboard_logger(tensorboard, folder.name))
     recorder.init_callback(model)
     heading = f"{entry.id}, {chosen.name}: {algo}"
     with recorder.bar:
@@ -188,7 +231,7 @@ def train(
             recorder.finish()
             policy = AgentPolicy.load(folder, torch_threads).fit(chosen)
             fresh = measure(
-                policy, entry.id, chosen, spread_seed(seed, 2), measurement.rows, measurement.warmup,
+                policy, entry.id, chosen, spread_seed(seed, 2), measurement.rows, measurement.warmup or 0,
                 measurement.final_decisions, model.num_timesteps, recorder.seconds(),
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -256,19 +299,26 @@ class Recorder(BaseCallback):
         points = self.measurement.points
         if not self.evaluations or done * points // total > self.evaluations[-1].timesteps * points // total:
             self.evaluate()
-        if done >= self.saved_at + self.config["checkpoint_every"]:
+        if done >= self.saved_at + self.config["checkpoint_every"] and not self.is_over():
             self.save()
 
     def _on_step(self) -> bool:
-        return True
+        """Whether to go on."""
+        return not self.is_over()
+
+    def is_over(self) -> bool:
+        """Whether `patience` points of the curve have brought nothing better."""
+        patience, means = self.config["patience"], [point.mean for point in self.evaluations]
+        return patience is not None and len(means) - 1 - int(np.argmax(means)) >= patience
 
     def evaluate(self) -> None:
         """Add a point to the learning curve; the best policy so far becomes model.zip."""
         began = time.perf_counter()
         setting = self.measurement
+        policy = AgentPolicy(self.model, self.config["id"], self.config["options"])
         point = measure(
-            AgentPolicy(self.model, self.config["id"]).fit(self.instance), self.config["id"], self.instance,
-            spread_seed(self.config["seed"], 1), setting.rows, setting.warmup, setting.decisions,
+            policy.fit(self.instance), self.config["id"], self.instance,
+            spread_seed(self.config["seed"], 1), setting.rows, setting.warmup or 0, setting.decisions,
             self.model.num_timesteps, self.seconds(),
         )  # fmt: skip
         if not self.evaluations or point.mean >= max(earlier.mean for earlier in self.evaluations):
@@ -276,6 +326,7 @@ class Recorder(BaseCallback):
             self.model.save(network)
             write_whole(self.files.model, network.getvalue())
         self.evaluations.append(point)
+        self.logger.record("matchgym/objective", point.mean)
         self.rows.append(self._row(point))
         self.files.write_progress(self.rows)
         self.files.write_curve(self.evaluations, self.frames_per_second(), None)

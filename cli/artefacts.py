@@ -1,4 +1,4 @@
-"""The commands `export` and `check`: a trained agent becomes an artefact, and an artefact is tried before it is submitted."""
+"""The commands `export`, `check` and `zoo`: trained agents become artefacts, which are tried before they are submitted."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,30 +12,33 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 
 def export(
-    agent: Annotated[Path, typer.Argument(metavar="AGENT", help="A folder written by `train`, or the model.zip in it.")],
+    agents: Annotated[
+        list[Path], typer.Argument(metavar="AGENT...", help="Folders written by `train`, or the model.zip in them.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the artefact.")],
-    env: Annotated[str | None, typer.Option("--env", help="The id it was trained for, to be sure.")] = None,
+    env: Annotated[str | None, typer.Option("--env", help="The id they were trained for, to be sure.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="The agent's name; by default its folder's.")] = None,
     author: Annotated[list[str], typer.Option("--author", help="Who made it; repeatable.")] = [],  # noqa: B006
-    licence: Annotated[str, typer.Option("--licence", help="Licence of the network.")] = "MIT",
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the networks.")] = "MIT",
     description: Annotated[str, typer.Option("--description", help="One or two sentences.")] = "Trained with matchgym.",
     as_json: Json = False,
 ) -> None:
-    """Turn a trained agent into an artefact: an ONNX network that is checked against the model, and manifest.json."""
-    from matchgym.leaderboards.export import export_agent
+    """Turn trained agents, one for each task, into an artefact: ONNX networks checked against the models, and manifest.json."""
+    from matchgym.leaderboards.export import export_agents
 
-    folder = agent.parent if agent.name == "model.zip" else agent
+    folders = [agent.parent if agent.name == "model.zip" else agent for agent in agents]
     if env is not None:
         from matchgym.agents.policy import AgentPolicy
 
-        trained_for = AgentPolicy.load(folder).env_id
-        if env.removeprefix("matchgym:") != trained_for:
-            raise InputError(f"the agent was trained for {trained_for}, not for --env {shorten(env)}.")
+        for folder in folders:
+            trained_for = AgentPolicy.load(folder).env_id
+            if env.removeprefix("matchgym:") != trained_for:
+                raise InputError(f"the agent was trained for {trained_for}, not for --env {shorten(env)}.")
     make_folder("--out", out)
-    manifest = export_agent(folder, out, name or folder.resolve().name, author or ["anonymous"], licence, description)
+    manifest = export_agents(folders, out, name or folders[0].resolve().name, author or ["anonymous"], licence, description)
     if as_json:
         return print_json({"manifest": str(manifest)})
-    console.print(f"the network decides as the model does in 10,000 states; written to {out}")
+    console.print(f"every network decides as its model does in 10,000 states; written to {out}")
     console.print(f"try it: matchgym check {out}")
 
 
@@ -65,3 +68,24 @@ def check(
             f"{row['task']:<20} passes the gate   score {mean} [{low}, {high}]   (0 {row['anchor']}, 1 bound)", soft_wrap=True
         )
     console.print(f"{artefact.agent['name']}: ready to submit   ({watch.seconds:.1f} s)", markup=False)
+
+
+def zoo(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="Environment ids; by default all.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write the artefacts.")] = Path("runs/zoo"),
+    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where to train.")] = Path("runs/training"),
+    seed: Annotated[list[int], typer.Option("--seed", help="A training seed; repeatable; by default 0 to 4.")] = [],  # noqa: B006
+    timesteps: Annotated[int | None, typer.Option(help="Environment steps; the default is each recipe's.")] = None,
+) -> None:
+    """Train agents for every task under several seeds, by the recipes, and export them: an artefact for each id and seed.
+
+    Interrupted, it goes on where it was when it is called again.
+    """
+    from matchgym.envs.registry import find
+    from matchgym.leaderboards.zoo import SEEDS, build_zoo
+
+    chosen = [find(env_id).id for env_id in ids or ()]
+    made = build_zoo(
+        runs, out, chosen, seed or range(SEEDS), timesteps, lambda line: console.print(line, markup=False, soft_wrap=True)
+    )
+    console.print(f"{len(made)} artefacts in {out}; submit each: matchgym submit DIR")

@@ -12,7 +12,7 @@ from matchgym.baselines import evaluate as run_evaluation
 from matchgym.baselines.evaluation import check_counts, run_length
 from matchgym.baselines.policy import parse_arguments
 from matchgym.baselines.scoring import Score, score_exactly, score_simulated
-from matchgym.cli.artefacts import check, export
+from matchgym.cli.artefacts import check, export, zoo
 from matchgym.cli.experiments import frontier, reproduce
 from matchgym.cli.leaderboard import leaderboard, submit
 from matchgym.cli.output import (
@@ -42,6 +42,7 @@ app.command()(reproduce)
 app.command()(stability)
 app.command()(export)
 app.command()(check)
+app.command()(zoo)
 app.command()(submit)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="An environment id, see `matchgym envs`.")]
@@ -201,9 +202,19 @@ def show_score(policy: str, env_id: str, instance: str, score: Score) -> None:
 def train(
     env_id: Id,
     algo: Annotated[
-        str | None, typer.Option(help="maskable_ppo, ppo, a2c or dqn; by default the first, or ppo for Box actions.")
+        str | None,
+        typer.Option(
+            help="maskable_ppo, ppo, a2c, recurrent_ppo, dqn, qrdqn, sac or tqc; by default the first, or ppo for Box actions."
+        ),
     ] = None,
-    timesteps: Annotated[int | None, typer.Option(help="Environment steps; the default depends on the algorithm.")] = None,
+    timesteps: Annotated[int | None, typer.Option(help="Environment steps; the default is the recipe's.")] = None,
+    imitate: Annotated[
+        str | None, typer.Option(help="A baseline whose decisions are copied first, or none; the default is the recipe's.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many points of the learning curve without a better one.")
+    ] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="A folder for TensorBoard's logs.")] = None,
     instance: InstanceOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the network and of the environment.")] = 0,
     folder: Annotated[Path | None, typer.Option(help="Where to write; by default runs/<id>-<instance>-<algo>-s<seed>.")] = None,
@@ -220,7 +231,10 @@ def train(
     algo = default_algorithm(entry.id, loaded) if algo is None else algo
     if folder is not None and not folder.name:
         raise InputError(f"--folder {str(folder)!r} names no folder of its own; give a new one.")
-    result, score = train_and_score(entry, loaded, algo, timesteps, seed, folder, resume, named_values(param))
+    result, score = train_and_score(
+        entry, loaded, algo, timesteps, seed, folder, resume, named_values(param),
+        teacher=imitate, patience=patience, tensorboard=tensorboard,
+    )  # fmt: skip
     record = {
         "id": entry.id,
         "instance": loaded.name,

@@ -59,13 +59,14 @@ def train_and_score(
     folder: Path | None,
     resume: bool,
     params: dict[str, str],
+    **further: Any,
 ) -> tuple[Any, Score]:
     """Train an agent, draw its curve with the reference lines, and score it as `matchgym evaluate` would."""
     from matchgym.agents import hyperparameters_for, train
 
-    hyperparameters_for(entry.id, algo, params)  # refuses what is unknown before the baselines are run
+    hyperparameters_for(entry.id, algo, params, instance.name)  # refuses what is unknown before the baselines are run
     lines = reference_lines(entry, instance)
-    result = train(entry.id, instance, algo, timesteps, seed, params, folder=folder, resume=resume, lines=lines)
+    result = train(entry.id, instance, algo, timesteps, seed, params, folder=folder, resume=resume, lines=lines, **further)
     policy = result.policy
     with progress_bar("scoring") as progress:
         found = evaluate(policy, entry.id, instance, REPLICATIONS, seed=SEED, progress=progress)

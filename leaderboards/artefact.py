@@ -1,7 +1,8 @@
 """Artefacts: what people submit. A folder with manifest.json and one file per entry, never a number and never code.
 
 onnx-mlp/1     a network from observations to one score per action, see `onnx_file`. The evaluating side applies the mask and
-               takes the largest score (the first of equal ones), or draws from the softmax of the scores.
+               takes the largest score (the first of equal ones), or draws from the softmax of the scores; of an action that
+               has several parts, for each. Where actions are numbers, the scores are the numbers, cut off at their ends.
 declarative/1  {"policy": name, "parameters": {...}}: a policy of this package, as the command line names it, with
                its parameters as numbers, texts or tables of numbers.
 """
@@ -10,8 +11,8 @@ import hashlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -31,6 +32,8 @@ MANIFEST, SCHEMA_VERSION, SUITE = "manifest.json", 1, "matchgym"
 KINDS = ("onnx-mlp/1", "declarative/1")
 MODES = ("greedy", "sample")
 MAX_ENTRIES, MAX_AUTHORS, MAX_TEXT, MAX_FILE_BYTES = 100, 50, 2_000, 4 * 2**20
+# Options of an environment that an entry may choose: how a decision is expressed, not what is known or how it is rewarded.
+FREE_OPTIONS = ("action", "levels", "pools", "admission")
 PROBES, PROBE_TOLERANCE, HUGE = 256, 1e-4, 1e6
 
 
@@ -43,6 +46,7 @@ class File:
     name: str
     data: bytes
     action_mode: str
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the environment, see FREE_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Artefact:
 
 # The manifest. A table says what a key holds: a type, or a nested table; a key with "?" may be absent.
 
-_ENTRY = {"task": str, "kind": str, "file": str, "sha256": str, "bytes": int, "action_mode": str}
+_ENTRY = {"task": str, "kind": str, "file": str, "sha256": str, "bytes": int, "action_mode": str, "options?": dict}
 _SCHEMA: dict[str, Any] = {
     "schema_version": int,
     "suite": {"name": str, "version": str},
@@ -104,7 +108,7 @@ def _check(place: str, value: Any, wanted: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise InputError(f"{place} must be a number >= 0, not {shorten(value)}.")
     elif not isinstance(value, wanted):
-        names = {bool: "true or false", list: "a list"}
+        names = {bool: "true or false", list: "a list", dict: "a JSON object"}
         raise InputError(f"{place} must be {names[wanted]}, not {shorten(value)}.")
 
 
@@ -166,7 +170,14 @@ def _entry(place: str, values: Any, read: Callable[[str, str, str], bytes], task
     data = read(name, values["sha256"], place)
     if len(data) != values["bytes"] or hashlib.sha256(data).hexdigest() != values["sha256"]:
         raise InputError(f"{place}: {shorten(name)} does not have the stated sha256 and number of bytes.")
-    return File(find_task(values["task"], tasks), values["kind"], name, data, values["action_mode"])
+    task, options = find_task(values["task"], tasks), values.get("options", {})
+    for key in options:
+        if key not in FREE_OPTIONS or key not in task.entry.model.options or values["kind"] == "declarative/1":
+            raise InputError(
+                f"{place}.options names {shorten(key)}, which is no option that an entry for {task.id} may choose."
+            )
+    task.entry.model.check_options(options)
+    return File(task, values["kind"], name, data, values["action_mode"], options)
 
 
 # Policies.
@@ -190,18 +201,24 @@ class Scorer(Protocol):
 class NetworkPolicy(Policy):
     """Scores from a network; the mask and the choice are applied here, out of its reach."""
 
-    def __init__(self, network: Scorer, entry: Entry, is_sampling: bool = False) -> None:
+    def __init__(
+        self, network: Scorer, entry: Entry, is_sampling: bool = False, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.network, self.entry, self.is_sampling = network, entry, is_sampling
+        self.options = dict(options or {})  # type: ignore[misc]
 
     def fit(self, instance: Any) -> Self:
         """Check that the network fits the instance."""
         self.instance = self.entry.model.load(instance)
-        wanted = scores_shape(self.entry, self.instance)
+        wanted = scores_shape(self.entry, self.instance, self.options)
         if (self.network.n_inputs, self.network.n_outputs) != wanted:
             raise InputError(
                 f"the network maps {self.network.n_inputs} numbers to {self.network.n_outputs} scores, but instance "
                 f"{self.instance.name!r} needs {wanted[0]} and {wanted[1]}."
             )
+        self.space = self.entry.model.action_space(self.instance, self.entry.model.check_options(self.options))
+        if self.is_sampling and isinstance(self.space, gym.spaces.Box):
+            raise InputError(f"action_mode must be greedy for {self.entry.id}, whose actions are numbers.")
         return self
 
     def start(self, batch: int, seed: int) -> NDArray[np.uint64]:
@@ -219,23 +236,29 @@ class NetworkPolicy(Policy):
         scores = self.network.run(obs)
         if not np.isfinite(scores).all():
             raise InputError("the network gives scores that are not finite.")
+        if isinstance(self.space, gym.spaces.Box):
+            actions = np.clip(scores, self.space.low.ravel(), self.space.high.ravel()).reshape(-1, *self.space.shape)
+            return (actions if np.ndim(observation) == 2 else actions[0]), state
         if self.is_sampling:  # the largest score plus Gumbel noise has the law of the softmax
             words = self.start(len(obs), 0) if state is None else state.copy()
             level = np.array([[uniform(words, b) for _ in range(scores.shape[1])] for b in range(len(obs))])
             scores, state = scores - np.log(-np.log(np.maximum(level, 2.0**-60))), words
         if action_masks is not None:
             scores = np.where(np.atleast_2d(action_masks), scores, -np.inf)
-        actions = scores.argmax(1)
+        if isinstance(self.space, gym.spaces.MultiDiscrete):
+            parts = np.split(scores, np.cumsum(self.space.nvec.ravel())[:-1], axis=1)
+            actions = np.stack([part.argmax(1) for part in parts], axis=1)
+        else:
+            actions = scores.argmax(1)
         return (actions if np.ndim(observation) == 2 else actions[0]), state
 
 
-def scores_shape(entry: Entry, instance: Any) -> tuple[int, int]:
-    """Numbers in an observation, and scores that are needed; InputError where actions are not one of a list."""
-    options = entry.model.check_options({})
-    space = entry.model.action_space(instance, options)
-    if not isinstance(space, gym.spaces.Discrete):
-        raise InputError(f"networks of the kind onnx-mlp/1 choose one action of a list, and {entry.id} has other actions.")
-    return entry.model.observation_space(instance, options).shape[0], mask_size(space)
+def scores_shape(entry: Entry, instance: Any, options: Mapping[str, Any] | None = None) -> tuple[int, int]:
+    """Numbers in an observation, and scores that are needed."""
+    chosen = entry.model.check_options(options or {})
+    space = entry.model.action_space(instance, chosen)
+    size = int(np.prod(space.shape)) if isinstance(space, gym.spaces.Box) else mask_size(space)
+    return entry.model.observation_space(instance, chosen).shape[0], size
 
 
 def load_policy(entry: File, is_jailed: bool = False) -> Policy:
@@ -249,12 +272,12 @@ def load_policy(entry: File, is_jailed: bool = False) -> Policy:
         return _declared(entry).fit(instance)
     from matchgym.leaderboards.onnx_file import read_network
 
-    scorer: Any = read_network(entry.data, *scores_shape(task.entry, instance))
+    scorer: Any = read_network(entry.data, *scores_shape(task.entry, instance, entry.options))
     if is_jailed:
         from matchgym.leaderboards.jail import JailedNetwork
 
         scorer = JailedNetwork(scorer)
-    policy = NetworkPolicy(scorer, task.entry, entry.action_mode == "sample").fit(instance)
+    policy = NetworkPolicy(scorer, task.entry, entry.action_mode == "sample", entry.options).fit(instance)
     try:
         probe(scorer)
     except BaseException:

@@ -49,9 +49,9 @@ def build_board(
 
 
 def _exported(folder: Path, out: Path, tasks: Sequence[Task]) -> Artefact:
-    from matchgym.leaderboards.export import export_agent  # torch is imported only if there is an agent
+    from matchgym.leaderboards.export import export_agents  # torch is imported only if there is an agent
 
-    export_agent(folder, out, folder.resolve().name, ["anonymous"], tasks=tasks)
+    export_agents([folder], out, folder.resolve().name, ["anonymous"], tasks=tasks)
     return read_artefact(out, tasks)
 
 

@@ -1,4 +1,4 @@
-"""From a trained agent to an artefact: the network as ONNX, checked against the model, and its manifest."""
+"""From trained agents to an artefact: their networks as ONNX, checked against the models, and a manifest."""
 
 import hashlib
 import json
@@ -8,15 +8,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from matchgym.agents.extra import BaseAlgorithm, torch
 from matchgym.agents.files import write_whole
-from matchgym.agents.policy import AgentPolicy, Standardise
+from matchgym.agents.imitation import random_actions
+from matchgym.agents.networks import Standardise, WideExtractor
+from matchgym.agents.policy import AgentPolicy
 from matchgym.agents.sb3 import make_native
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.registry import find
-from matchgym.leaderboards.artefact import MANIFEST, SCHEMA_VERSION, SUITE, NetworkPolicy, probe, read_artefact, scores_shape
+from matchgym.leaderboards.artefact import (
+    MANIFEST,
+    PROBE_TOLERANCE,
+    SCHEMA_VERSION,
+    SUITE,
+    NetworkPolicy,
+    probe,
+    read_artefact,
+    scores_shape,
+)
 from matchgym.leaderboards.network import Array, Layer, Network
 from matchgym.leaderboards.onnx_file import read_network, write_network
 from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task
@@ -25,8 +37,8 @@ AGREEMENT_ROWS, AGREEMENT_STEPS = 100, 100  # states on which the exported netwo
 ACTIVATIONS = {torch.nn.Tanh: "Tanh", torch.nn.ReLU: "Relu", torch.nn.Sigmoid: "Sigmoid", torch.nn.Identity: "Identity"}
 
 
-def export_agent(
-    folder: Path,
+def export_agents(
+    folders: Sequence[Path],
     out: Path,
     name: str,
     authors: list[str],
@@ -35,55 +47,83 @@ def export_agent(
     action_mode: str = "greedy",
     tasks: Sequence[Task] = TASKS,
 ) -> Path:
-    """Write the artefact of the agent that `train` left in `folder` into `out`; returns the path of its manifest.
+    """Write the artefact of agents that `train` left in `folders` into `out`; returns the path of its manifest.
 
-    The agent is entered for every task of the instance that it was trained on. Raises InputError if there is none, if its
-    network is none that the kind onnx-mlp/1 can hold, or if the exported network decides otherwise than the model on one of
-    10,000 states.
+    Each agent is entered for every task of the instance that it was trained on. Beside each network stands a file that says how
+    it was trained. Raises InputError if there is no such task or two agents are for the same, if the seeds of the trainings
+    differ, if a network is none that the kind onnx-mlp/1 can hold, or if an exported network decides otherwise than its model
+    on one of 10,000 states.
     """
-    agent = AgentPolicy.load(folder)
-    config = json.loads((folder / "config.json").read_text())
-    tasks = [task for task in tasks if (task.id, task.sha256) == (config["id"], config["instance_sha256"])]
-    if not tasks:
-        raise InputError(f"the agent in {shorten(str(folder))} was trained on an instance that no task uses.")
-    entry, instance = find(agent.env_id), tasks[0].load()
-    data = write_network(network_of(agent.model, *scores_shape(entry, instance)))
-    network = read_network(data, *scores_shape(entry, instance))  # through the gate, as everyone
-    probe(network)
-    check_agreement(agent.fit(instance), NetworkPolicy(network, entry).fit(instance), int(config["seed"]))
-
-    file = "policy.onnx"
-    write_whole(out / file, data)
-    library = "sb3-contrib" if config["algo"] == "maskable_ppo" else "stable-baselines3"
+    agents = [_Trained(folder, tasks) for folder in folders]
+    named = [task.name for agent in agents for task in agent.tasks]
+    for agent in agents:
+        if any(named.count(task.name) > 1 for task in agent.tasks):
+            raise InputError(f"two agents are for the task {agent.tasks[0].name}; give one for each.")
+    seeds, algorithms = ({agent.config[key] for agent in agents} for key in ("seed", "algo"))
+    if len(seeds) > 1:
+        raise InputError("the agents were trained with different seeds; export those of one seed together.")
+    libraries = sorted({agent.library for agent in agents})
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "suite": {"name": SUITE, "version": SUITE_VERSION},
-        "entries": [
-            {
-                "task": task.name,
-                "kind": "onnx-mlp/1",
-                "file": file,
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "bytes": len(data),
-                "action_mode": action_mode,
-            }
-            for task in tasks
-        ],
+        "entries": [entry for agent in agents for entry in agent.write(out, action_mode)],
         "agent": {"name": name, "authors": authors, "description": description, "licence": licence},
         "method": {
-            "algorithm": config["algo"],
-            "library": library,
-            "library_version": version(library),
-            "training_steps": int(config["timesteps"]),
-            "wall_s": training_seconds(folder),
+            "algorithm": ", ".join(sorted(algorithms)),
+            "library": ", ".join(libraries),
+            "library_version": ", ".join(version(library) for library in libraries),
+            "training_steps": sum(int(agent.config["timesteps"]) for agent in agents),
+            "wall_s": sum(training_seconds(agent.folder) for agent in agents),
             "hardware": f"{platform.system()} {platform.machine()}",
-            "train_seed": int(config["seed"]),
+            "train_seed": int(seeds.pop()),
         },
         "declares": {"used_public_seeds_only": True, "uses_model_parameters": False},
     }
     write_whole(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     read_artefact(out, tasks)
     return out / MANIFEST
+
+
+class _Trained:
+    """A trained agent's folder, and the tasks that it is for."""
+
+    def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
+        self.folder, self.agent = folder, AgentPolicy.load(folder)
+        self.config = json.loads((folder / "config.json").read_text())
+        self.tasks = [task for task in tasks if (task.id, task.sha256) == (self.config["id"], self.config["instance_sha256"])]
+        if not self.tasks:
+            raise InputError(f"the agent in {shorten(str(folder))} was trained on an instance that no task uses.")
+
+    @property
+    def library(self) -> str:
+        is_contrib = type(self.agent.model).__module__.startswith("sb3_contrib")
+        return "sb3-contrib" if is_contrib else "stable-baselines3"
+
+    def write(self, out: Path, action_mode: str) -> list[dict[str, Any]]:
+        """Write the network and how it was trained; returns the entries of the manifest."""
+        agent, entry, instance = self.agent, find(self.agent.env_id), self.tasks[0].load()
+        shape = scores_shape(entry, instance, agent.options)
+        data = write_network(network_of(agent.model, *shape))
+        network = read_network(data, *shape)  # through the gate, as everyone
+        probe(network)
+        exported = NetworkPolicy(network, entry, False, agent.options).fit(instance)
+        check_agreement(agent.fit(instance), exported, int(self.config["seed"]))
+        stem = self.tasks[0].name
+        write_whole(out / f"{stem}.onnx", data)
+        curve = json.loads((self.folder / "curve.json").read_text())
+        write_whole(out / f"{stem}.json", json.dumps({**self.config, "curve": curve}, indent=1) + "\n")
+        return [
+            {
+                "task": task.name,
+                "kind": "onnx-mlp/1",
+                "file": f"{stem}.onnx",
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "bytes": len(data),
+                "action_mode": action_mode,
+            }
+            | ({"options": dict(agent.options)} if agent.options else {})
+            for task in self.tasks
+        ]
 
 
 def training_seconds(folder: Path) -> float:
@@ -94,48 +134,105 @@ def training_seconds(folder: Path) -> float:
         raise InputError(f"{shorten(str(folder))} lacks a readable curve.json; give a folder written by train.") from None
 
 
+class _Writer:
+    """Puts layers one after the other."""
+
+    def __init__(self) -> None:
+        self.constants: dict[str, Array] = {}
+        self.layers: list[Layer] = []
+
+    def add(self, operation: str, source: str, *arrays: Any, **settings: Any) -> str:
+        """A layer on the output of another; arrays become constants, texts are outputs of layers. Returns its output."""
+        names = []
+        for array in arrays:
+            if isinstance(array, str):
+                names.append(array)
+            else:
+                names.append(f"c{len(self.constants)}")
+                self.constants[names[-1]] = np.asarray(array, np.float32)
+        self.layers.append(Layer(operation, (source, *names), f"t{len(self.layers)}", settings))
+        return self.layers[-1].output
+
+    def follow(self, source: str, module: torch.nn.Module) -> str:
+        """The layers of a torch module without branches."""
+        for part in module.modules():
+            if list(part.children()):
+                continue
+            if isinstance(part, torch.nn.Linear):
+                source = self.add("Gemm", source, *_arrays(part), transB=1)
+            elif type(part) in ACTIVATIONS:
+                source = self.add(ACTIVATIONS[type(part)], source)
+            elif not isinstance(part, torch.nn.Sequential):  # an empty one does nothing
+                raise InputError(f"a layer of type {type(part).__name__} cannot be exported; use linear layers, tanh and relu.")
+        return source
+
+
+def _arrays(layer: torch.nn.Linear) -> tuple[Array, Array]:
+    return layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
+
+
 def network_of(model: BaseAlgorithm, n_inputs: int, n_outputs: int) -> Network:
-    """The part of a Stable-Baselines3 model that scores actions: logits of an actor, or Q-values."""
+    """The part of a Stable-Baselines3 model that decides: logits of an actor, Q-values, or the numbers of an action."""
     policy: Any = model.policy
-    if hasattr(policy, "q_net"):
-        extractor, parts = policy.q_net.features_extractor, [policy.q_net.q_net]
+    writer = _Writer()
+    if hasattr(policy, "lstm_actor"):
+        raise InputError("a recurrent network cannot be exported: the kind onnx-mlp/1 has no memory.")
+    values = getattr(policy, "q_net", None) or getattr(policy, "quantile_net", None)
+    acting = values or (policy.actor if hasattr(policy, "actor") else policy)
+    source = _standardised(writer, getattr(acting, "pi_features_extractor", None) or acting.features_extractor)
+    if hasattr(policy, "quantile_net"):  # the mean over the quantiles of each action is linear
+        *hidden, last = values.quantile_net
+        weights, bias = _arrays(last)
+        source = writer.follow(source, torch.nn.Sequential(*hidden))
+        by_quantile = (values.n_quantiles, n_outputs)
+        means = weights.reshape(*by_quantile, -1).mean(0), bias.reshape(by_quantile).mean(0)
+        source = writer.add("Gemm", source, *means, transB=1)
+    elif values is not None:
+        source = writer.follow(source, values.q_net)
+    elif hasattr(policy, "actor"):  # of SAC and TQC: squashed, then stretched to the ends of the space
+        space: Any = model.action_space
+        low, high = (np.broadcast_to(end, space.shape).ravel() for end in (space.low, space.high))
+        source = writer.follow(source, torch.nn.Sequential(acting.latent_pi, acting.mu))
+        source = writer.add("Mul", writer.add("Tanh", source), (high - low) / 2)
+        source = writer.add("Add", source, (high + low) / 2)
     else:
-        extractor, parts = policy.pi_features_extractor, [policy.mlp_extractor.policy_net, policy.action_net]
-    constants: dict[str, Array] = {}
-    layers: list[Layer] = []
+        weights, bias = _arrays(policy.action_net)
+        deep = writer.follow(source, policy.mlp_extractor.policy_net)
+        width = weights.shape[1] - (n_inputs if isinstance(policy.mlp_extractor, WideExtractor) else 0)
+        total = writer.add("Gemm", deep, weights[:, :width], bias, transB=1)
+        if width < weights.shape[1]:
+            total = writer.add("Add", total, writer.add("Gemm", source, weights[:, width:], transB=1))
+        source = total
+    return Network(n_inputs, n_outputs, "observation", source, writer.constants, tuple(writer.layers))
 
-    def add(operation: str, *arrays: Any, **settings: Any) -> None:
-        names = [f"c{len(constants) + k}" for k in range(len(arrays))]
-        constants.update({name: array.detach().cpu().numpy().astype(np.float32) for name, array in zip(names, arrays)})
-        layers.append(Layer(operation, (layers[-1].output if layers else "observation", *names), f"t{len(layers)}", settings))
 
+def _standardised(writer: _Writer, extractor: torch.nn.Module) -> str:
+    """The observation as the first hidden layer is given it."""
     if isinstance(extractor, Standardise):
-        add("Sub", extractor.shift)
-        add("Div", extractor.scale)
-    elif list(extractor.parameters()) or list(extractor.buffers()):
+        shifted = writer.add("Sub", "observation", extractor.shift.cpu().numpy())
+        return writer.add("Div", shifted, extractor.scale.cpu().numpy())
+    if list(extractor.parameters()) or list(extractor.buffers()):
         raise InputError(f"a {type(extractor).__name__} cannot be exported; train with the features of `matchgym train`.")
-    for module in (module for part in parts for module in part.modules() if not list(module.children())):
-        if isinstance(module, torch.nn.Linear):
-            add("Gemm", module.weight, module.bias, transB=1)
-        elif type(module) in ACTIVATIONS:
-            add(ACTIVATIONS[type(module)])
-        else:
-            raise InputError(f"a layer of type {type(module).__name__} cannot be exported; use linear layers, tanh and relu.")
-    return Network(n_inputs, n_outputs, "observation", layers[-1].output, constants, tuple(layers))
+    return "observation"
 
 
 def check_agreement(agent: AgentPolicy, exported: NetworkPolicy, seed: int) -> None:
     """Compare decisions on 10,000 states visited under random valid actions; InputError if one differs."""
-    native: Any = make_native(agent.env_id, agent.instance, AGREEMENT_ROWS)
+    native: Any = make_native(agent.env_id, agent.instance.to_dict(), AGREEMENT_ROWS, options=agent.options)
     rng = np.random.default_rng(seed)
     obs, _ = native.reset(seed=seed)
+    native.action_space.seed(seed)
     different = 0
     for _ in range(AGREEMENT_STEPS):
         masks = native.action_masks()
         used = masks if agent.heeds_masks else None
         mine, _ = agent.predict(obs, deterministic=True, action_masks=used)
         theirs, _ = exported.predict(obs, deterministic=True, action_masks=used)
-        different += int((mine != theirs).sum())
-        obs, *_ = native.step(np.where(masks, rng.uniform(size=masks.shape), -1.0).argmax(1))
+        if isinstance(native.single_action_space, gym.spaces.Box):
+            apart = ~np.isclose(mine, theirs, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
+        else:
+            apart = mine != theirs
+        different += int(apart.reshape(AGREEMENT_ROWS, -1).any(axis=1).sum())
+        obs, *_ = native.step(random_actions(native, rng))
     if different:
         raise InputError(f"the exported network decides otherwise than the model in {different} of 10000 states.")

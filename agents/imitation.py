@@ -1,0 +1,140 @@
+"""Learning from a policy that is there already: its decisions are copied, and its values learnt, before training starts.
+
+What is left to reinforcement learning is to improve on the teacher. The teacher plays in the training environment; now and
+then an action of its own choosing is replaced by a random valid one, so that states off its path are seen too. Its choices
+there train the actor by maximum likelihood, and the discounted rewards that follow train the critic: an untrained critic would
+undo in a few updates what the actor has copied.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+from matchgym.agents.extra import BaseAlgorithm, torch
+from matchgym.baselines.policy import Policy
+
+STRAYING = 0.1  # share of decisions that are random
+LARGEST = 60_000_000  # numbers in the observations of a demonstration
+STEPS, BATCH, RATE = 1200, 768, 3e-3  # of the regression; the rate falls linearly
+ENTROPY = 0.3  # weight of the entropy in it: what is copied with certainty cannot be improved on
+
+
+class Demonstration(NamedTuple):
+    """What a teacher did in `T` decisions of `B` rows."""
+
+    observations: NDArray[np.float32]  # (T, B, obs_dim)
+    masks: NDArray[np.bool_]  # (T, B, n_scores), empty where a mask says nothing
+    actions: NDArray[Any]  # (T, B, ...), what the teacher chose
+    rewards: NDArray[np.float64]  # (T, B), of what was done
+    dones: NDArray[np.bool_]  # (T, B), whether an episode ended with the decision
+    may_terminate: bool
+
+    def returns(self, gamma: float, shift: float, scale: float) -> NDArray[np.float64]:
+        """Discounted scaled rewards from every decision on (T, B), as far as the demonstration goes."""
+        total = np.zeros(self.rewards.shape[1])
+        found = np.empty_like(self.rewards)
+        for t in range(len(self.rewards) - 1, -1, -1):
+            total = (self.rewards[t] - shift) / scale + gamma * np.where(self.dones[t], 0.0, total)
+            found[t] = total
+        return found
+
+
+def random_actions(native: VectorEnv, rng: np.random.Generator) -> NDArray[Any]:
+    """A uniformly random valid action per row."""
+    space = native.single_action_space
+    if not isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return native.action_space.sample()
+    mask = native.unwrapped.action_masks()  # type: ignore[attr-defined]
+    level = rng.random(mask.shape) * mask
+    sizes = space.nvec.ravel() if isinstance(space, gym.spaces.MultiDiscrete) else [mask.shape[1]]
+    parts = [part.argmax(axis=1) for part in np.split(level, np.cumsum(sizes)[:-1], axis=1)]
+    return parts[0] if isinstance(space, gym.spaces.Discrete) else np.stack(parts, axis=1)
+
+
+def demonstrate(
+    native: VectorEnv, teacher: Policy | None, seed: int, warmup: int, decisions: int, straying: float = STRAYING
+) -> Demonstration:
+    """Let a teacher play on all rows of a native vector environment; without one, all decisions are random."""
+    rng = np.random.default_rng(seed)
+    native.action_space.seed(seed)
+    obs, _ = native.reset(seed=seed)
+    rows, base = native.num_envs, native.unwrapped
+    decisions = max(2, min(decisions, LARGEST // obs.size))
+    state = None if teacher is None else teacher.start(rows, seed)
+    starts = np.ones(rows, np.bool_)
+    columns: dict[str, list[Any]] = {name: [] for name in ("observations", "masks", "actions", "rewards", "dones")}
+    may_terminate = False
+    for decision in range(warmup + decisions):
+        masks = base.action_masks()  # type: ignore[attr-defined]
+        played = random_actions(native, rng)
+        chosen = played
+        if teacher is not None:
+            chosen, state = teacher.predict(obs, state, starts, False, masks)
+            strays = rng.random(rows) < straying
+            played = np.where(strays.reshape(-1, *[1] * (np.ndim(chosen) - 1)), played, chosen)
+        seen = obs
+        obs, rewards, terminated, truncated, _ = native.step(played.astype(native.single_action_space.dtype))
+        starts = terminated | truncated
+        may_terminate = may_terminate or bool(terminated.any())
+        if decision >= warmup:
+            for name, value in zip(columns, (seen, masks, chosen, rewards, starts)):
+                columns[name].append(np.array(value))
+    return Demonstration(**{name: np.stack(values) for name, values in columns.items()}, may_terminate=may_terminate)
+
+
+def imitate(model: BaseAlgorithm, shown: Demonstration, gamma: float, shift: float, scale: float, seed: int) -> float:
+    """Fit actor and critic of a PPO, MaskablePPO or A2C to a demonstration; returns the teacher's share of copied decisions."""
+    policy: Any = model.policy
+    is_choice = not isinstance(model.action_space, gym.spaces.Box)
+    takes_masks = hasattr(policy, "get_distribution") and "action_masks" in policy.evaluate_actions.__annotations__
+    returns = shown.returns(gamma, shift, scale)
+    # Close to the end of the demonstration the returns are cut off, and the critic is not shown them.
+    seen = len(returns) if shown.may_terminate else max(1, len(returns) - math.ceil(2.0 / (1.0 - gamma)))
+    flat = [torch.as_tensor(array.reshape(-1, *array.shape[2:])) for array in (shown.observations, shown.masks, shown.actions)]
+    observations, masks, actions = flat
+    values = torch.as_tensor(returns.astype(np.float32).ravel())
+    has_value = torch.as_tensor(np.repeat(np.arange(len(returns)) < seen, returns.shape[1]))
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, STEPS)
+    policy.set_training_mode(True)
+    for _ in range(STEPS):
+        chosen = torch.randint(len(observations), (min(BATCH, len(observations)),), generator=generator)
+        if is_choice:
+            extra = {"action_masks": masks[chosen].numpy()} if takes_masks else {}
+            found, likelihood, entropy = policy.evaluate_actions(observations[chosen], actions[chosen], **extra)
+            loss = -likelihood.mean() - ENTROPY * entropy.mean()
+        else:
+            mean = policy.get_distribution(observations[chosen]).distribution.mean
+            loss = ((mean - actions[chosen].reshape(mean.shape)) ** 2).mean()
+            found = policy.predict_values(observations[chosen])
+        counted = has_value[chosen]
+        if counted.any():
+            loss = loss + 0.5 * ((found.flatten() - values[chosen])[counted] ** 2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    policy.set_training_mode(False)
+    return agreement(model, shown)
+
+
+def agreement(model: BaseAlgorithm, shown: Demonstration, most: int = 10_000) -> float:
+    """The share of a demonstration's decisions that the model takes alike (choices), or minus the mean distance (numbers)."""
+    policy: Any = model.policy
+    pick = np.linspace(0, len(shown.observations) - 1, max(1, most // shown.observations.shape[1])).astype(int)
+    observations = shown.observations[pick].reshape(-1, shown.observations.shape[2])
+    actions = shown.actions[pick].reshape(len(observations), -1)
+    extra = {}
+    if "action_masks" in policy.evaluate_actions.__annotations__:
+        extra["action_masks"] = shown.masks[pick].reshape(len(observations), -1)
+    found, _ = policy.predict(observations, deterministic=True, **extra)
+    found = found.reshape(len(observations), -1)
+    if isinstance(model.action_space, gym.spaces.Box):
+        return -float(np.abs(found - actions).mean())
+    return float((found == actions).mean())
