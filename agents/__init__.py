@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matchgym.agents.policy import AgentPolicy
     from matchgym.agents.sb3 import SB3VecEnv, make_native
     from matchgym.agents.training import Measurement, TrainingResult, train
+    from matchgym.agents.tuning import tune
 
 _HOMES = {
     "ALGORITHMS": "hyperparameters",
@@ -27,6 +28,7 @@ _HOMES = {
     "make_native": "sb3",
     "measure": "curve",
     "train": "training",
+    "tune": "tuning",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "make_native",
     "measure",
     "train",
+    "tune",
 ]
 
 

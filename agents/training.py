@@ -11,7 +11,7 @@ import pickle
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -122,6 +122,7 @@ def train(
     teacher: str | None = None,
     patience: int | None = None,
     tensorboard: str | Path | None = None,
+    watch: Callable[[CurvePoint], None] | None = None,
 ) -> TrainingResult:
     """Train an agent and save it with its configuration and learning curve.
 
@@ -150,6 +151,7 @@ def train(
         takes what the recipe of the instance says.
     patience : stop after so many points of the learning curve without a better one; None never stops early.
     tensorboard : a folder for TensorBoard's logs; None writes none.
+    watch : called with every point of the learning curve; what it raises ends the training.
 
     Raises
     ------
@@ -223,6 +225,7 @@ def train(
 
     if tensorboard is not None:
         model.set_logger(tensorboard_logger(tensorboard, folder.name))
+    recorder.watch = watch
     recorder.init_callback(model)
     heading = f"{entry.id}, {chosen.name}: {algo}"
     with recorder.bar:
@@ -267,6 +270,7 @@ class Recorder(BaseCallback):
     ) -> None:
         super().__init__()
         self.files, self.config, self.measurement = files, config, measurement
+        self.watch: Callable[[CurvePoint], None] | None = None
         self.evaluations: list[CurvePoint] = saved["evaluations"] if saved else []
         self.rows: list[dict[str, float]] = saved["rows"] if saved else []
         self.earlier: float = saved["seconds"] if saved else 0.0
@@ -331,6 +335,8 @@ class Recorder(BaseCallback):
         self.files.write_progress(self.rows)
         self.files.write_curve(self.evaluations, self.frames_per_second(), None)
         self.aside += time.perf_counter() - began
+        if self.watch is not None:
+            self.watch(point)
 
     def _row(self, point: CurvePoint) -> dict[str, float]:
         row = asdict(point) | {"frames_per_second": self.frames_per_second()}

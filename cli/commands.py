@@ -15,6 +15,7 @@ from matchgym.baselines.scoring import Score, score_exactly, score_simulated
 from matchgym.cli.artefacts import check, export, zoo
 from matchgym.cli.experiments import frontier, reproduce
 from matchgym.cli.leaderboard import leaderboard, submit
+from matchgym.cli.learning import dataset, tune
 from matchgym.cli.output import (
     Stopwatch,
     console,
@@ -40,6 +41,8 @@ app.add_typer(leaderboard, name="leaderboard")
 app.command()(frontier)
 app.command()(reproduce)
 app.command()(stability)
+app.command()(tune)
+app.command()(dataset)
 app.command()(export)
 app.command()(check)
 app.command()(zoo)

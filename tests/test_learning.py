@@ -1,0 +1,102 @@
+"""The commands around training: tuning, datasets, the zoo."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sb3_contrib")
+pytest.importorskip("optuna")
+pytest.importorskip("minari")
+
+import matchgym  # noqa: F401
+from matchgym.agents import Measurement, hyperparameters_for
+from matchgym.agents.extra import torch
+from matchgym.agents.hyperparameters import ALGORITHMS
+from matchgym.agents.tuning import SPACES, tune
+from matchgym.cli import main
+from matchgym.envs.registry import find
+from matchgym.leaderboards.artefact import read_artefact
+from matchgym.leaderboards.tasks import find_task
+from matchgym.leaderboards.zoo import build_zoo
+
+ID = "StationaryMatching-v0"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small networks are slower with more."""
+    torch.set_num_threads(1)
+
+
+def run(*words: str) -> int:
+    """The command line's exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return int(ended.value.code or 0)
+
+
+def test_a_search_goes_on_where_it_was_and_leaves_a_recipe(tmp_path: Path) -> None:
+    brief = Measurement(points=2, rows=16, warmup=10, decisions=20, final_decisions=40)
+    first = tune(ID, "toy", "maskable_ppo", 1, 500, folder=tmp_path / "t", measurement=brief)
+    assert first.trials + first.pruned == 1
+    second = tune(ID, "toy", "maskable_ppo", 2, 500, folder=tmp_path / "t", measurement=brief)
+    assert second.trials + second.pruned == 2
+    assert second.value >= first.value
+    recipe = tomllib.loads((tmp_path / "t" / "recipe.toml").read_text())[ID]["maskable_ppo"]["toy"]
+    timesteps = recipe.pop("timesteps")
+    assert timesteps == 500
+    assert hyperparameters_for(ID, "maskable_ppo", recipe)["gamma"] == recipe["gamma"]  # a legal table
+
+
+def test_what_is_searched_are_parameters_of_the_algorithms() -> None:
+    for algo, space in SPACES.items():
+        for name, values in space.items():
+            assert name in ALGORITHMS[algo], (algo, name)
+            for value in values:
+                hyperparameters_for(ID, algo, {name: value})
+
+
+def test_a_dataset_is_what_single_environments_show(tmp_path: Path, capsys, monkeypatch) -> None:
+    """Episode b replayed in a fresh environment seeded with seed + b: the same observations, masks and rewards."""
+    import minari
+
+    words = ["dataset", ID, "--policy", "greedy", "--instance", "demo", "--episodes", "2", "--seed", "5"]
+    assert run(*words, "-o", str(tmp_path), "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["episodes"], record["steps"]) == (2, 2000)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    made = minari.load_dataset(record["name"])
+    for b, episode in enumerate(made.iterate_episodes()):
+        env = made.recover_environment()
+        obs, info = env.reset(seed=5 + b)
+        assert len(episode.actions) == 1000
+        for t in range(1000):
+            np.testing.assert_array_equal(episode.observations[t], obs)
+            np.testing.assert_array_equal(episode.infos["action_mask"][t], info["action_mask"])
+            obs, reward, terminated, truncated, info = env.step(episode.actions[t])
+            assert reward == pytest.approx(episode.rewards[t], rel=1e-6)
+            assert (terminated, truncated) == (episode.terminations[t], episode.truncations[t])
+        np.testing.assert_array_equal(episode.observations[1000], obs)
+
+
+def test_a_dataset_is_not_overwritten(tmp_path: Path, capsys) -> None:
+    words = ["dataset", ID, "--policy", "greedy", "--instance", "toy", "--episodes", "1", "-o", str(tmp_path)]
+    assert run(*words) == 0
+    assert run(*words) == 2
+    assert "already exists" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_zoo_is_made_of_tasks_and_seeds_and_goes_on(tmp_path: Path) -> None:
+    tasks = [find_task("demo"), find_task("random-3x4")]
+    lines: list[str] = []
+    made = build_zoo(tmp_path / "runs", tmp_path / "zoo", [ID], (0, 1), 300, lines.append, tasks)
+    assert [path.name for path in made] == ["seed-0", "seed-1"]
+    for path in made:
+        artefact = read_artefact(path, tasks)
+        assert [entry.task.name for entry in artefact.entries] == ["demo", "random-3x4"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("model.zip")}
+    build_zoo(tmp_path / "runs", tmp_path / "zoo", [find(ID).id], (0, 1), 300, lines.append, tasks)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("model.zip")}
