@@ -15,7 +15,8 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from matchgym.agents.extra import BaseAlgorithm, torch
-from matchgym.baselines.policy import Policy
+from matchgym.agents.networks import actor_scores
+from matchgym.baselines.policy import Policy, best_actions
 
 STRAYING = 0.1  # share of decisions that are random
 LARGEST = 60_000_000  # numbers in the observations of a demonstration
@@ -88,14 +89,13 @@ def demonstrate(
 
 def imitate(model: BaseAlgorithm, shown: Demonstration, gamma: float, shift: float, scale: float, seed: int) -> float:
     """Fit actor and critic of a PPO, MaskablePPO or A2C to a demonstration; returns the teacher's share of copied decisions."""
-    policy: Any = model.policy
-    is_choice = not isinstance(model.action_space, gym.spaces.Box)
-    takes_masks = hasattr(policy, "get_distribution") and "action_masks" in policy.evaluate_actions.__annotations__
+    policy, space = model.policy, model.action_space
     returns = shown.returns(gamma, shift, scale)
     # Close to the end of the demonstration the returns are cut off, and the critic is not shown them.
     seen = len(returns) if shown.may_terminate else max(1, len(returns) - math.ceil(2.0 / (1.0 - gamma)))
-    flat = [torch.as_tensor(array.reshape(-1, *array.shape[2:])) for array in (shown.observations, shown.masks, shown.actions)]
-    observations, masks, actions = flat
+    size = returns.size
+    shown_flat = [array.reshape(size, *array.shape[2:]) for array in (shown.observations, shown.masks, shown.actions)]
+    observations, masks, actions = (torch.as_tensor(array) for array in shown_flat)
     values = torch.as_tensor(returns.astype(np.float32).ravel())
     has_value = torch.as_tensor(np.repeat(np.arange(len(returns)) < seen, returns.shape[1]))
     generator = torch.Generator().manual_seed(seed)
@@ -104,14 +104,12 @@ def imitate(model: BaseAlgorithm, shown: Demonstration, gamma: float, shift: flo
     policy.set_training_mode(True)
     for _ in range(STEPS):
         chosen = torch.randint(len(observations), (min(BATCH, len(observations)),), generator=generator)
-        if is_choice:
-            extra = {"action_masks": masks[chosen].numpy()} if takes_masks else {}
-            found, likelihood, entropy = policy.evaluate_actions(observations[chosen], actions[chosen], **extra)
-            loss = -likelihood.mean() - ENTROPY * entropy.mean()
+        scores = actor_scores(policy, observations[chosen])
+        if isinstance(space, gym.spaces.Box):
+            loss = ((scores - actions[chosen].reshape(scores.shape)) ** 2).mean()
         else:
-            mean = policy.get_distribution(observations[chosen]).distribution.mean
-            loss = ((mean - actions[chosen].reshape(mean.shape)) ** 2).mean()
-            found = policy.predict_values(observations[chosen])
+            loss = _unlikeliness(scores, masks[chosen], actions[chosen], space)
+        found = policy.predict_values(observations[chosen])  # type: ignore[operator]
         counted = has_value[chosen]
         if counted.any():
             loss = loss + 0.5 * ((found.flatten() - values[chosen])[counted] ** 2).mean()
@@ -124,17 +122,26 @@ def imitate(model: BaseAlgorithm, shown: Demonstration, gamma: float, shift: flo
     return agreement(model, shown)
 
 
+def _unlikeliness(scores: Any, masks: Any, actions: Any, space: Any) -> Any:
+    """Minus the log likelihood of choices, less a share of the entropy; summed over the parts of a choice."""
+    scores = scores.masked_fill(~masks, -1e8)
+    parts = scores.split(space.nvec.ravel().tolist(), dim=1) if isinstance(space, gym.spaces.MultiDiscrete) else (scores,)
+    total = scores.new_zeros(())
+    for part, chosen in zip(parts, actions.reshape(len(scores), -1).T):
+        logs = part.log_softmax(dim=1)
+        total = total - logs.gather(1, chosen.long()[:, None]).mean() + ENTROPY * (logs.exp() * logs).sum(dim=1).mean()
+    return total
+
+
 def agreement(model: BaseAlgorithm, shown: Demonstration, most: int = 10_000) -> float:
     """The share of a demonstration's decisions that the model takes alike (choices), or minus the mean distance (numbers)."""
-    policy: Any = model.policy
     pick = np.linspace(0, len(shown.observations) - 1, max(1, most // shown.observations.shape[1])).astype(int)
-    observations = shown.observations[pick].reshape(-1, shown.observations.shape[2])
-    actions = shown.actions[pick].reshape(len(observations), -1)
-    extra = {}
-    if "action_masks" in policy.evaluate_actions.__annotations__:
-        extra["action_masks"] = shown.masks[pick].reshape(len(observations), -1)
-    found, _ = policy.predict(observations, deterministic=True, **extra)
-    found = found.reshape(len(observations), -1)
+    size = len(pick) * shown.observations.shape[1]
+    observations, masks = shown.observations[pick].reshape(size, -1), shown.masks[pick].reshape(size, -1)
+    with torch.no_grad():
+        scores = actor_scores(model.policy, torch.as_tensor(observations)).numpy()
+    found = best_actions(scores, model.action_space, masks).reshape(size, -1)
+    actions = shown.actions[pick].reshape(size, -1)
     if isinstance(model.action_space, gym.spaces.Box):
         return -float(np.abs(found - actions).mean())
     return float((found == actions).mean())

@@ -67,3 +67,8 @@ class WidePolicy(Wide, ActorCriticPolicy):
 
 class WideMaskablePolicy(Wide, MaskableActorCriticPolicy):
     """The policy class of MaskablePPO."""
+
+
+def actor_scores(policy: Any, observations: torch.Tensor) -> torch.Tensor:
+    """What the actor of a PPO, MaskablePPO or A2C computes (B, n_scores): logits, or the means of an action's numbers."""
+    return policy.action_net(policy.mlp_extractor.forward_actor(policy.extract_features(observations)))

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchgym.agents.extra import A2C, DQN, PPO, QRDQN, SAC, TQC, BaseAlgorithm, MaskablePPO, RecurrentPPO, torch
-from matchgym.baselines.policy import Policy
+from matchgym.agents.networks import actor_scores
+from matchgym.baselines.policy import Policy, best_actions
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.registry import find
 
@@ -90,6 +91,11 @@ class AgentPolicy(Policy):
         heeds `action_masks` (B, n_actions); what the others choose against the mask, the environment takes
         for doing nothing.
         """
-        if self.heeds_masks:
-            return self.model.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
-        return self.model.predict(observation, state, episode_start, deterministic)
+        masks = action_masks if self.heeds_masks else None
+        if deterministic and type(self.model) in (MaskablePPO, PPO, A2C):  # the same decision without a distribution around it
+            with torch.no_grad():
+                scores = actor_scores(self.model.policy, torch.as_tensor(np.atleast_2d(observation))).numpy()
+            actions = best_actions(scores, self.model.action_space, masks)
+            return (actions if np.ndim(observation) == 2 else actions[0]), state
+        further = {} if masks is None else {"action_masks": masks}
+        return self.model.predict(observation, state, episode_start, deterministic, **further)

@@ -85,6 +85,22 @@ class Policy:
         return self.instance, self
 
 
+def best_actions(scores: NDArray[Any], space: gym.Space[Any], masks: NDArray[np.bool_] | None = None) -> Actions:
+    """The actions (B, ...) that a table of scores (B, n_scores) stands for.
+
+    A choice is the valid action of largest score, the first of equal ones; of a choice with several parts, for each. Where
+    actions are numbers, the scores are the numbers, cut off at the ends of the space.
+    """
+    if isinstance(space, gym.spaces.Box):
+        return np.clip(scores, space.low.ravel(), space.high.ravel()).reshape(-1, *space.shape)
+    if masks is not None:
+        scores = np.where(np.atleast_2d(masks), scores, -np.inf)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        parts = np.split(scores, np.cumsum(space.nvec.ravel())[:-1], axis=1)
+        return np.stack([part.argmax(1) for part in parts], axis=1)
+    return scores.argmax(1)
+
+
 class Stream(NamedTuple):
     """The memory of a policy that remembers nothing but its random stream."""
 

@@ -20,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.baselines.policy import LISTS, Policy, parse_arguments
+from matchgym.baselines.policy import LISTS, Policy, best_actions, parse_arguments
 from matchgym.envs.base import mask_size
 from matchgym.envs.instance import InputError, as_array, is_count, shorten, unknown
 from matchgym.envs.registry import Entry
@@ -236,20 +236,11 @@ class NetworkPolicy(Policy):
         scores = self.network.run(obs)
         if not np.isfinite(scores).all():
             raise InputError("the network gives scores that are not finite.")
-        if isinstance(self.space, gym.spaces.Box):
-            actions = np.clip(scores, self.space.low.ravel(), self.space.high.ravel()).reshape(-1, *self.space.shape)
-            return (actions if np.ndim(observation) == 2 else actions[0]), state
         if self.is_sampling:  # the largest score plus Gumbel noise has the law of the softmax
             words = self.start(len(obs), 0) if state is None else state.copy()
             level = np.array([[uniform(words, b) for _ in range(scores.shape[1])] for b in range(len(obs))])
             scores, state = scores - np.log(-np.log(np.maximum(level, 2.0**-60))), words
-        if action_masks is not None:
-            scores = np.where(np.atleast_2d(action_masks), scores, -np.inf)
-        if isinstance(self.space, gym.spaces.MultiDiscrete):
-            parts = np.split(scores, np.cumsum(self.space.nvec.ravel())[:-1], axis=1)
-            actions = np.stack([part.argmax(1) for part in parts], axis=1)
-        else:
-            actions = scores.argmax(1)
+        actions = best_actions(scores, self.space, action_masks)
         return (actions if np.ndim(observation) == 2 else actions[0]), state
 
 
