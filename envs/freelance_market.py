@@ -371,6 +371,7 @@ MODEL = Model(
     draw=draw,
     rates={"completed": "completed", "declined": "declined", "backlog": "backlog_sum", "cut": "total_cut"},
     takes_reals=True,
+    run=(0, 20_000),  # without warm-up: a policy that lets jobs wait for the epochs that count would gain by it
     trends={"backlog_slope": ("backlog_sum", "backlog_moment")},
     **Model.loops(
         __file__,

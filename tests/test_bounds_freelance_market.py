@@ -9,7 +9,7 @@ from cases_freelance import CLASSES, capacity_by_enumeration, random_market
 from scipy.optimize import linprog
 
 from matchgym.bounds.freelance_capacity import largest_value
-from matchgym.bounds.freelance_market import KINDS, bound, bound_for, stability
+from matchgym.bounds.freelance_market import KINDS, bound, stability
 from matchgym.bounds.rational import CertificateError
 from matchgym.envs.freelance_market import MODEL
 from matchgym.envs.instance import InputError
@@ -222,16 +222,6 @@ MARKET = {
     "availability_means": [[10.0]],
     "agent_hours": [[[1.0]]],
 }
-
-
-@pytest.mark.parametrize(
-    ("start", "kind", "value"), [(100, "throughput-started", 10.0), (3, "throughput-started", 5.0), (0, "throughput", 2.0)]
-)
-def test_a_backlog_at_the_start_has_a_bound_of_its_own(start, kind, value):
-    """lambda = 2 and room for 10: with 100 jobs waiting 10 can be completed per epoch, with 3 waiting 5, with none 2."""
-    found = bound_for(MARKET | {"initial_jobs": [start]}, {})
-    assert (found.kind, found.value) == (kind, pytest.approx(value, rel=1e-9))
-    assert found.verify() == pytest.approx(value, rel=1e-9)
 
 
 def test_rates_that_are_far_apart():
