@@ -21,6 +21,7 @@ from matchgym.envs.base import Model
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.freelance_market import MODEL, is_pooled
 from matchgym.envs.instance import InputError, is_count, shorten
+from matchgym.envs.kept_basis import LARGEST
 from matchgym.envs.packing import room
 from matchgym.envs.rng import seed_words
 
@@ -32,7 +33,14 @@ MOST_NODES = 10**9
 NODES = 2000  # relaxations of one MaxWeight programme, by default
 
 
-@compiled(__file__, rules.act_kernel)
+def columns_of(rows: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Where columns start (k + 1,), and rows and values of their entries."""
+    columns, places = np.nonzero(rows.T)
+    starts = np.searchsorted(columns, np.arange(rows.shape[1] + 1)).astype(np.int64)
+    return starts, places.astype(np.int64), rows[places, columns]
+
+
+@compiled(__file__, rules.act_kernel, rules.forget_kernel)
 class FreelancePolicy(CompiledPolicy):
     """Base of the policies of this file: an admission, a routing and a scheme, see `freelance_rules`."""
 
@@ -68,6 +76,10 @@ class FreelancePolicy(CompiledPolicy):
         columns = [np.column_stack([block.categories, block.types, block.skills]) for block in blocks]
         rows = [np.column_stack([block.row_set, block.row_skill, block.row_queue]) for block in blocks]
         end = np.zeros((1, 3), np.int64)
+        parts = [columns_of(block.rows) for block in blocks] if self.scheme == ways.RELAXED else []
+        kept = [len(block.rows) if len(block.rows) <= LARGEST else 0 for block in blocks[: len(parts)]]
+        lengths = [(len(part[0]), len(part[1]), m, m * m) for part, m in zip(parts, kept)]
+        empty = np.zeros(1, np.int64)
         self.params_ = rules.Knobs(
             job_hours=loaded.job_hours,
             n_tasks=loaded.needs.sum(1),
@@ -80,6 +92,10 @@ class FreelancePolicy(CompiledPolicy):
             columns=np.concatenate([*columns, end]),
             row=np.concatenate([*rows, end]),
             rows=np.concatenate([*(block.rows.ravel() for block in blocks), np.zeros(1)]),
+            sparse=np.cumsum([(0, 0, 0, 0), *lengths], 0),
+            starts=np.concatenate([*(part[0] for part in parts), empty]),
+            entry_row=np.concatenate([*(part[1] for part in parts), empty]),
+            entry=np.concatenate([*(part[2] for part in parts), np.zeros(1)]),
             accept={"all": 0, "common": 1, "per-type": loaded.n_types}[options.get("admission", "common")],
             nu=self.nu,
             chance=self.chance,
@@ -110,6 +126,9 @@ class FreelancePolicy(CompiledPolicy):
             action=np.zeros((batch, int(np.prod(self.action_space_.shape or (1,))))),
             solved=np.zeros(batch, np.int64),
             unproved=np.zeros(batch, np.int64),
+            basis=np.zeros((batch, int(knobs.sparse[-1, 2])), np.int64),
+            inverse=np.zeros((batch, int(knobs.sparse[-1, 3]))),
+            is_kept=np.zeros((batch, len(knobs.sparse) - 1), np.int64),
             hours=np.zeros((1, loaded.n_categories * loaded.n_skills)),
             left=np.zeros((1, pools)),
             waiting=np.zeros((1, queue.stop - queue.start)),
@@ -122,6 +141,7 @@ class FreelancePolicy(CompiledPolicy):
             matrix=np.zeros((1, k * m)),
             reals=reals[None],
             integers=integers[None],
+            upper=np.zeros((1, k), np.int64),
         )
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -169,7 +189,10 @@ def checked_nodes(nodes: int) -> int:
 
 
 class MaxWeightLP(FreelancePolicy):
-    """Programme (10): the relaxation of Algorithm 1, rounded down."""
+    """Programme (10): the relaxation of Algorithm 1, rounded down; solved from the basis of the epoch before.
+
+    Where several solutions are the best, which one is rounded may depend on that basis.
+    """
 
     scheme = ways.RELAXED
 

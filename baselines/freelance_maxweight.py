@@ -4,6 +4,7 @@ import numpy as np
 
 from matchgym.baselines.freelance_queues import RELAXED, queue_at, width_of
 from matchgym.envs.compile import kernel, outlined_kernel
+from matchgym.envs.kept_basis import LARGEST, resume
 from matchgym.envs.packing import INTEGRAL, branch, relax
 
 
@@ -48,7 +49,8 @@ def maxweight(knobs, memory, b, obs, start):
                 best[e] = 0.0
                 if weight[e] <= 0.0:
                     cap[e] = 0.0
-            solve_relaxed(a, limit[:m], weight[:k], cap[:k], best[:k], memory.reals[0], memory.integers[0])
+            if not resume_relaxed(knobs, memory, b, p, limit[:m], weight[:k], cap[:k], best[:k]):
+                solve_relaxed(a, limit[:m], weight[:k], cap[:k], best[:k], memory.reals[0], memory.integers[0])
         else:
             _, is_proved = branch(a, limit[:m], weight[:k], cap[:k], knobs.nodes, best[:k], memory.reals[0], memory.integers[0])
             memory.solved[b] += 1
@@ -56,6 +58,25 @@ def maxweight(knobs, memory, b, obs, start):
         for e in range(k):
             c, j, s = column_of(knobs, first + e)
             memory.action[b, start + ((0 if knobs.is_flexible else c * n) + j) * width + s] = best[e]
+
+
+@outlined_kernel
+def resume_relaxed(knobs, memory, b, p, limit, weight, cap, x):
+    """The relaxation of programme p from its last basis, rounded down; returns whether that was done."""
+    m, k = len(limit), len(weight)
+    first, entry, start, place = knobs.sparse[p, 0], knobs.sparse[p, 1], knobs.sparse[p, 2], knobs.sparse[p, 3]
+    if m > LARGEST:
+        return False
+    _, is_proved = resume(
+        knobs.starts[first : first + k + 1], knobs.entry_row[entry:], knobs.entry[entry:], limit, weight, cap, x,
+        memory.basis[b, start : start + m], memory.upper[0, :k], memory.inverse[b, place : place + m * m].reshape((m, m)),
+        memory.is_kept[b, p] > 0, memory.reals[0], memory.integers[0],
+    )  # fmt: skip
+    memory.is_kept[b, p] = is_proved
+    if is_proved:
+        for j in range(k):
+            x[j] = np.floor(x[j] + INTEGRAL)
+    return is_proved
 
 
 @outlined_kernel

@@ -29,7 +29,7 @@ from matchgym.baselines.freelance_queues import (
     tasks_at,
     width_of,
 )
-from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, outlined_kernel
+from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
 from matchgym.envs.rng import uniform
 
 
@@ -47,6 +47,10 @@ class Knobs(NamedTuple):
     columns: IntegerTable  # (C + 1, 3) category, type and skill of each column
     row: IntegerTable  # (m + 1, 3) set, skill and queue of each row
     rows: Reals  # entries of the programmes' matrices, row by row
+    sparse: IntegerTable  # (P + 1, 4) of each programme: where its `starts`, its entries, its basis and its inverse begin
+    starts: Integers  # (C + P,) where columns begin among the entries of a programme; each ends with their number
+    entry_row: Integers  # (.,) rows of the entries that are not 0, column by column
+    entry: Reals  # (.,)
     accept: Integer  # numbers for admission at the front of an action
     nu: Real
     chance: Real  # of acceptance in an epoch that is not declined
@@ -70,6 +74,9 @@ class Scratch(NamedTuple):
     action: RealTable  # (B, k)
     solved: Integers  # (B,) MaxWeight programmes
     unproved: Integers  # (B,) those whose search ended before its allocation was proved the best
+    basis: IntegerTable  # (B, m) of each relaxation that keeps one, in turn, see `kept_basis`
+    inverse: RealTable  # (B, sum of m m)
+    is_kept: IntegerTable  # (B, P) whether there is one
     hours: RealTable  # (1, L S)
     left: RealTable  # (1, R S) or (1, L S)
     waiting: RealTable  # (1, D) Q + A
@@ -82,6 +89,14 @@ class Scratch(NamedTuple):
     matrix: RealTable  # (1, largest m k)
     reals: RealTable  # (1, .) see `packing.room`
     integers: IntegerTable  # (1, .)
+    upper: IntegerTable  # (1, C)
+
+
+@kernel
+def forget_kernel(memory, b):
+    """An episode starts without a basis."""
+    for p in range(memory.is_kept.shape[1]):
+        memory.is_kept[b, p] = 0
 
 
 @outlined_kernel
