@@ -13,10 +13,11 @@ import highspy
 import numpy as np
 
 from matchgym.baselines.evaluation import evaluate
-from matchgym.baselines.freelance_market import POLICIES, columns_of
-from matchgym.bounds.freelance_blocks import blocks_of
+from matchgym.baselines.freelance_market import POLICIES
 from matchgym.envs.catalogues.freelance_market import crowd
+from matchgym.envs.freelance_blocks import blocks_of
 from matchgym.envs.freelance_market import MODEL, FreelanceMarketEnv
+from matchgym.envs.freelance_requests import columns_of
 from matchgym.envs.kept_basis import resume
 from matchgym.envs.packing import relax, room
 

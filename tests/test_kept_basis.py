@@ -5,10 +5,11 @@ import pytest
 from cases_freelance import CLASSES, random_market
 from scipy.optimize import linprog
 
-from matchgym.baselines.freelance_market import POLICIES, columns_of
-from matchgym.bounds.freelance_blocks import blocks_of
+from matchgym.baselines.freelance_market import POLICIES
 from matchgym.envs.catalogues.freelance_market import crowd
+from matchgym.envs.freelance_blocks import blocks_of
 from matchgym.envs.freelance_market import MODEL, FreelanceMarketEnv
+from matchgym.envs.freelance_requests import columns_of
 from matchgym.envs.kept_basis import resume
 from matchgym.envs.packing import relax, room
 
