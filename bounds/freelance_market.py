@@ -57,6 +57,7 @@ from matchgym.envs.instance import InputError, is_count, shorten, unknown
 
 KINDS = ("throughput", "throughput-started", "throughput-run", "load", "decline", "capacity")
 LONGEST_RUN = 10**12  # epochs
+ROUNDING = 1e-6  # by which a cost may miss 1
 TIGHT = 1e-7  # relative, of what is called a bottleneck
 
 
@@ -161,11 +162,29 @@ def _completions(
     run: Mapping[str, int] | None = None,
 ) -> Bound:
     """The bound on completions at a supply (N,) of jobs per epoch; `run` is stated in the certificate."""
-    found = solve_outer(instance, np.array(supply, float), is_load=False, head_start=float(head_start))
-    certificate, duals = {**(run or {}), "prices": found.prices.tolist()}, {"hours": found.prices}
-    if found.last_prices.any():
-        certificate["last_prices"], duals["last_hours"] = found.last_prices.tolist(), found.last_prices
-    return certify(kind, "upper", found.value, instance, prove, certificate, solution={"x": found.x, "y": found.y}, duals=duals)
+    found = solve_outer(instance, _attainable(instance, supply, float(head_start)), is_load=False, head_start=float(head_start))
+
+    def priced(factor: float) -> dict[str, Any]:
+        last = {"last_prices": (factor * found.last_prices).tolist()} if found.last_prices.any() else {}
+        return {**(run or {}), "prices": (factor * found.prices).tolist(), **last}
+
+    # A cost that rounding leaves below 1 counts for all jobs of a type; prices a hair higher cost a hair.
+    _, costs = worth(instance, priced(1.0), head_start)
+    short = [float(cost) for cost in costs if cost is not None and 1 - ROUNDING < cost < 1]
+    candidates = [priced(factor) for factor in (1.0, *(1 / cost * (1 + 1e-15) for cost in short))]
+    certificate = min(candidates, key=lambda each: prove(instance, each).upper or Fraction(0))
+    last = {"last_hours": found.last_prices} if found.last_prices.any() else {}
+    return certify(
+        kind, "upper", found.value, instance, prove, certificate,
+        solution={"x": found.x, "y": found.y}, duals={"hours": found.prices, **last},
+    )  # fmt: skip
+
+
+def _attainable(instance: FreelanceMarketInstance, supply: list[Fraction], head_start: float) -> NDArray[np.float64]:
+    """The supply (N,), but no more than twice what a type could have done alone: a programme of numbers that are alike."""
+    hours, needs = instance.allowed @ instance.mean_hours, instance.job_hours  # (N, S)
+    alone = np.divide(hours, needs, out=np.full(needs.shape, np.inf), where=needs > 0).min(1) * (1 + head_start)
+    return np.where(alone > 0, np.minimum(np.array(supply, float), 2 * alone), np.array(supply, float))
 
 
 def load(instance: Any) -> Bound:

@@ -76,9 +76,10 @@ def solve_outer(
             last = {(c, s): problem.add_variable(f"last_{c}_{j}_{s}", 0) for c in categories for s in tasks}
             for (c, s), part in last.items():
                 used_last.setdefault((c, s), []).append((part, float(per_job[s])))
-            for c, whole in [(None, amount[j][0])] if instance.flexible else list(zip(categories, parts)):
-                terms = [(part, 1.0) for (where, _), part in last.items() if c in (None, where)]
-                problem.addConstraint(pulp.LpAffineExpression([*terms, (whole, -1.0)]) == 0, f"last_job_{c}_{j}")
+            wholes = [(categories, amount[j][0])] if instance.flexible else [([c], part) for c, part in zip(categories, parts)]
+            for k, (some_categories, whole) in enumerate(wholes):
+                terms = [(part, 1.0) for (c, _), part in last.items() if c in some_categories]
+                problem.addConstraint(pulp.LpAffineExpression([*terms, (whole, -1.0)]) == 0, f"last_job_{k}_{j}")
         for s in tasks:
             if instance.flexible:
                 parts = [problem.add_variable(f"y_{c}_{j}_{s}", 0) for c in categories]
