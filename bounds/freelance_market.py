@@ -25,9 +25,10 @@ their last tasks, until the epochs that count. What it completes per counted epo
 
     x_j <= (Q_j(0) + lambda_j (f_1 + ... + f_(W+T))) / T    with f the factors of `arrival_pattern`,
 
-and within the hours of the T epochs, or, of decomposable jobs, as stated in `freelance_region`: that is `throughput-run`, by
-which evaluations with a warm-up, initial jobs or a pattern are scored. Without any of these it is `throughput`. No policy is
-stable beyond `capacity`, nor therefore beyond `load`.
+and within the hours of the T epochs; or, of decomposable jobs, within those of all epochs, with one task of each job within
+those of the T epochs (`freelance_region` has the rows). That is `throughput-run`, by which evaluations with a warm-up, initial
+jobs or a pattern are scored. Without any of these it is `throughput`. No policy is stable beyond `capacity`, nor therefore
+beyond `load`.
 
 Certificates are prices p_ls >= 0 of hours. A job of type j costs at least c_j = sum_s r_js min_{l in N(j)} p_ls (flexible) or
 c_j = min_{l in N(j)} sum_s r_js p_ls (inflexible), so that sum_j c_j x_j <= sum_ls p_ls m_ls in the region, whence
