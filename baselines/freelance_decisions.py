@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, milp
 
 from matchgym.baselines.freelance_agents import knapsack, near_knapsack
-from matchgym.baselines.freelance_maxweight import solve_relaxed
-from matchgym.bounds.freelance_blocks import blocks_of
+from matchgym.envs.freelance_blocks import blocks_of
 from matchgym.envs.freelance_instances import FreelanceMarketInstance, as_counts
 from matchgym.envs.freelance_market import MODEL
+from matchgym.envs.freelance_maxweight import solve_relaxed
 from matchgym.envs.freelance_split import split_tasks
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.packing import FEASIBLE, branch, room

@@ -11,28 +11,27 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.baselines import freelance_queues as ways
 from matchgym.baselines import freelance_rules as rules
 from matchgym.baselines.freelance_agents import greedy_agent
 from matchgym.baselines.freelance_decisions import Allocation, greedy_job, maxweight, solve_knapsack, split
 from matchgym.baselines.policy import CompiledPolicy, Policy, compiled
-from matchgym.bounds.freelance_blocks import blocks_of
+from matchgym.envs import freelance_schemes as ways
 from matchgym.envs.base import Model
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.freelance_market import MODEL, is_pooled
+from matchgym.envs.freelance_requests import forget_past, programme, scratch
+from matchgym.envs.freelance_schemes import NODES, Scheme, why_not
 from matchgym.envs.instance import InputError, is_count, shorten
-from matchgym.envs.packing import room
 from matchgym.envs.rng import seed_words
 
 __all__ = ["POLICIES", "Allocation", "exact_value", "greedy_job", "maxweight", "split"]
 
-ORDERS, PREFERENCES = ("random", "index"), ("low", "high", "random")
+ORDERS, PREFERENCES = ("random", "index", "fifo"), ("low", "high", "random")
 POOLS = {"pools": True}
 MOST_NODES = 10**9
-NODES = 2000  # relaxations of one MaxWeight programme, by default
 
 
-@compiled(__file__, rules.act_kernel)
+@compiled(__file__, rules.act_kernel, forget_past)
 class FreelancePolicy(CompiledPolicy):
     """Base of the policies of this file: an admission, a routing and a scheme, see `freelance_rules`."""
 
@@ -40,46 +39,34 @@ class FreelancePolicy(CompiledPolicy):
     Params: ClassVar[type] = rules.Knobs
     Memory: ClassVar[type] = rules.Scratch
     instance: FreelanceMarketInstance
-    params_: rules.Knobs
-    admission: int = ways.ALL
+    params_: Any  # rules.Knobs
+    admission: int = rules.ALL
     routing: int = ways.LEAST_TASKS
     scheme: int = ways.CHANCE
     nu: float = 0.0
     chance: float = 1.0
     is_capped: bool = False
     nodes: int = NODES
-    is_random_order: bool = True
+    order: int = ways.AT_RANDOM
     preference: int = ways.ANY
-
-    def check(self, instance: FreelanceMarketInstance, has_pools: bool) -> None:
-        """InputError where the policy makes no sense."""
 
     def fit(self, instance: Any) -> Self:
         self.instance = loaded = self.model.load(instance)
         options = self.model.check_options(self.options)
         has_pools = is_pooled(loaded, options["pools"])
-        self.check(loaded, has_pools)
+        why = why_not(Scheme(self.scheme, self.routing), loaded.n_categories, loaded.flexible, has_pools)
+        if why is not None:
+            raise InputError(f"policy {why}; choose another.")
         if not (np.isfinite(self.nu) and self.nu >= 0):
             raise InputError(f"nu must be a finite number >= 0, not {shorten(self.nu)}.")
-        is_programme = self.scheme in (ways.MAXWEIGHT, ways.RELAXED)
-        blocks = blocks_of(loaded, self.is_capped and not has_pools) if is_programme else []
-        sizes = [(block.rows.size, len(block.rows), len(block.types)) for block in blocks]
-        starts = np.cumsum([(0, 0, 0), *sizes], 0)[: len(blocks)]
-        columns = [np.column_stack([block.categories, block.types, block.skills]) for block in blocks]
-        rows = [np.column_stack([block.row_set, block.row_skill, block.row_queue]) for block in blocks]
-        end = np.zeros((1, 3), np.int64)
         self.params_ = rules.Knobs(
+            **programme(loaded, self.scheme, self.routing, has_pools, self.is_capped, self.nodes, self.order, self.preference),
             job_hours=loaded.job_hours,
-            n_tasks=loaded.needs.sum(1),
             allowed=np.asarray(loaded.compatible),
             signature=loaded.signatures,
             sets=loaded.category_sets if loaded.flexible else np.zeros(1, np.int64),
             agent_hours=loaded.hours,
             agent_category=loaded.agent_category,
-            block=np.array([[*start, size[1]] for start, size in zip(starts.tolist(), sizes)], np.int64).reshape(-1, 4),
-            columns=np.concatenate([*columns, end]),
-            row=np.concatenate([*rows, end]),
-            rows=np.concatenate([*(block.rows.ravel() for block in blocks), np.zeros(1)]),
             accept={"all": 0, "common": 1, "per-type": loaded.n_types}[options.get("admission", "common")],
             nu=self.nu,
             chance=self.chance,
@@ -88,40 +75,20 @@ class FreelancePolicy(CompiledPolicy):
             is_flexible=int(loaded.flexible),
             is_pooled=int(has_pools),
             admission=self.admission,
-            routing=self.routing,
-            scheme=self.scheme,
-            is_capped=int(self.is_capped),
-            nodes=self.nodes,
-            is_random_order=int(self.is_random_order),
-            preference=self.preference,
         )
         self.action_space_ = self.model.action_space(loaded, options)
         return self
 
-    def memory(self, batch: int) -> rules.Scratch:
-        loaded, knobs = self.instance, self.params_
+    def memory(self, batch: int) -> Any:
+        loaded = self.instance
         assert self.action_space_ is not None
-        k, m = np.diff(knobs.block[:, 2], append=len(knobs.columns) - 1).max(initial=1), knobs.block[:, 3].max(initial=1)
-        reals, integers = room(int(k), int(m))
         queue = self.model.layout(loaded, self.model.check_options(self.options))["queue"]
-        pools = max(loaded.n_categories, len(knobs.sets)) * loaded.n_skills
         return rules.Scratch(
+            **scratch(loaded, self.params_._asdict(), queue.stop - queue.start, batch),
             stream=np.zeros((batch, 4), np.uint64),
             action=np.zeros((batch, int(np.prod(self.action_space_.shape or (1,))))),
-            solved=np.zeros(batch, np.int64),
-            unproved=np.zeros(batch, np.int64),
             hours=np.zeros((1, loaded.n_categories * loaded.n_skills)),
-            left=np.zeros((1, pools)),
-            waiting=np.zeros((1, queue.stop - queue.start)),
-            tree=np.zeros((1, loaded.n_types + 1)),
-            counts=np.zeros((1, loaded.n_types)),
-            weight=np.zeros((1, k)),
-            cap=np.zeros((1, k)),
-            limit=np.zeros((1, m)),
-            best=np.zeros((1, k)),
-            matrix=np.zeros((1, k * m)),
-            reals=reals[None],
-            integers=integers[None],
+            arrivals=np.zeros((1, loaded.n_types)),
         )
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -146,7 +113,7 @@ class MaxWeightILP(FreelancePolicy):
     any state. Class ID is routed by JLTT.
     """
 
-    scheme = ways.MAXWEIGHT
+    scheme, routing = ways.SCHEMES["maxweight"]
 
     def __init__(self, capped: bool = True, nodes: int = NODES) -> None:
         self.is_capped, self.nodes = capped, checked_nodes(nodes)
@@ -169,9 +136,12 @@ def checked_nodes(nodes: int) -> int:
 
 
 class MaxWeightLP(FreelancePolicy):
-    """Programme (10): the relaxation of Algorithm 1, rounded down."""
+    """Programme (10): the relaxation of Algorithm 1, rounded down; solved from the basis of the epoch before.
 
-    scheme = ways.RELAXED
+    Where several solutions are the best, which one is rounded may depend on that basis.
+    """
+
+    scheme, routing = ways.SCHEMES["maxweight-lp"]
 
     def __init__(self, capped: bool = True) -> None:
         self.is_capped = capped
@@ -180,11 +150,7 @@ class MaxWeightLP(FreelancePolicy):
 class GreedyJob(FreelancePolicy):
     """Algorithm 3: jobs win in random order and take all their hours, or nothing in this epoch."""
 
-    scheme, routing = ways.GREEDY_JOB, ways.FILLING
-
-    def check(self, instance: FreelanceMarketInstance, has_pools: bool) -> None:
-        if not instance.flexible and not has_pools and instance.n_categories > 1:
-            raise InputError("policy greedy-job needs one category or a flexible market; choose jltt-greedy-job.")
+    scheme, routing = ways.SCHEMES["greedy-job"]
 
 
 class JLTTMaxWeight(MaxWeightILP):
@@ -201,33 +167,31 @@ class JLTTGreedyJob(FreelancePolicy):
     """Algorithm 5 (improvised JLTT): every job joins the pool with the fewest of its type, GreedyJob in each."""
 
     options: ClassVar[Mapping[str, Any]] = POOLS
-    scheme, routing = ways.GREEDY_JOB, ways.FILLING
+    scheme, routing = ways.SCHEMES["greedy-job"]
 
 
 class NaiveJobsPick(FreelancePolicy):
-    """Section I: jobs pick agents of any category they may use; order=random|index of jobs, prefer=low|high|random category."""
+    """Section I: jobs pick agents of any category they may use; order=random|index|fifo of jobs, prefer=low|high|random.
 
-    scheme = ways.NAIVE
+    The paper says no more than that jobs choose "randomly or greedily". With fifo, those that have waited longest come first,
+    those of the same age at random; 256 epochs of waiting are told apart.
+    """
+
+    scheme, routing = ways.SCHEMES["naive-jobs-pick"]
 
     def __init__(self, order: str = "random", prefer: str = "random") -> None:
         for name, value, known in (("order", order, ORDERS), ("prefer", prefer, PREFERENCES)):
             if value not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, not {shorten(value)}.")
-        self.is_random_order = order == "random"
+        self.order = (ways.AT_RANDOM, ways.BY_INDEX, ways.OLDEST_FIRST)[ORDERS.index(order)]
         self.preference = (ways.LOW, ways.HIGH, ways.ANY)[PREFERENCES.index(prefer)]
-
-    def check(self, instance: FreelanceMarketInstance, has_pools: bool) -> None:
-        if has_pools:
-            raise InputError(
-                "policy naive-jobs-pick lets jobs choose among categories, which class ID ties them to; choose another."
-            )
 
 
 class AdmissionMaxWeight(MaxWeightILP):
     """Rule (7)-I: decline an epoch's arrivals if nu sum_j A_j sum_s Q_js exceeds their number; MaxWeight allocates."""
 
     options: ClassVar[Mapping[str, Any]] = {"admission": "common"}
-    admission = ways.PRESSURE_CENTRAL
+    admission = rules.PRESSURE_CENTRAL
 
     def __init__(self, nu: float = 0.01, capped: bool = True, nodes: int = NODES) -> None:
         super().__init__(capped, nodes)
@@ -238,12 +202,12 @@ class AdmissionJLTT(MaxWeightILP):
     """Rule (7)-II with the pool of the least total task; JLTT-MaxWeight allocates. printed=true: the sum of minima."""
 
     options: ClassVar[Mapping[str, Any]] = POOLS | {"admission": "common"}
-    admission = ways.PRESSURE_POOLS
+    admission = rules.PRESSURE_POOLS
 
     def __init__(self, nu: float = 0.01, capped: bool = True, printed: bool = False, nodes: int = NODES) -> None:
         super().__init__(capped, nodes)
         self.nu = nu
-        self.admission = ways.PRESSURE_PRINTED if printed else ways.PRESSURE_POOLS
+        self.admission = rules.PRESSURE_PRINTED if printed else rules.PRESSURE_POOLS
 
 
 class OneCategoryPolicy(Policy):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from matchgym.baselines.evaluation import Evaluation, evaluate
+from matchgym.baselines.evaluation import Evaluation, evaluate, run_length
 from matchgym.baselines.policy import Policy
 from matchgym.baselines.statistics import Interval, t_interval
 from matchgym.bounds.bound import Bound
@@ -92,11 +92,14 @@ def _anchor(entry: Entry, instance: Any) -> tuple[str, Policy]:
     return name, kind().fit(instance)
 
 
-def _bound(entry: Entry, instance: Any, policy: Policy) -> Bound:
-    """The bound that holds for a policy: the model's own choice, where its bounds depend on what policies may see or do."""
+def _bound(entry: Entry, instance: Any, policy: Policy, run: tuple[int, int] | None) -> Bound:
+    """The bound that holds for a policy: the model's own choice, where its bounds depend on what policies may see or do.
+
+    run : decisions that are skipped, and then counted; None: an exact value.
+    """
     layer = entry.layer("bounds")
     chosen = getattr(layer, "bound_for", None)
-    return layer.bound(instance) if chosen is None else chosen(instance, policy.acting.options)
+    return layer.bound(instance) if chosen is None else chosen(instance, policy.acting.options, run)
 
 
 def score_exactly(entry: Entry, policy: Policy) -> Score:
@@ -111,7 +114,7 @@ def score_exactly(entry: Entry, policy: Policy) -> Score:
         base, simulated = found.objective, found.replications
     objective = _as_interval(value)
     difference = Interval(objective.mean - base.mean, objective.low - base.high, objective.high - base.low)
-    shared = (objective, 0, name, base, difference, _bound(entry, policy.instance, policy))
+    shared = (objective, 0, name, base, difference, _bound(entry, policy.instance, policy, None))
     if not entry.model.rates:
         return Score(*shared, anchor_replications=simulated)
     measures = policy.instance.measures(value.match_rates)
@@ -133,7 +136,8 @@ def score_simulated(
     shared = (found.objective, found.replications, name, base.objective, found.minus(base))
     size = base.replications
     if not found.drawn:
-        return Score(*shared, _bound(entry, found.instance, policy), found.rates, found.trends, anchor_replications=size)
+        run = run_length(entry.model, found.instance, warmup, decisions)
+        return Score(*shared, _bound(entry, found.instance, policy, run), found.rates, found.trends, anchor_replications=size)
     own = [bound_of(instance) for instance in found.drawn]
     means = [sum(values) / len(own) for values in zip(*((each.value, each.certified_value) for each in own))]
     ratios = t_interval([value / each.certified_value for value, each in zip(found.values, own)])

@@ -64,7 +64,7 @@ def bound(instance: Any, kind: str = "tightest") -> Bound:
     return _BOUNDS[kind](instance)
 
 
-def bound_for(instance: Any, options: Mapping[str, Any]) -> Bound:
+def bound_for(instance: Any, options: Mapping[str, Any], run: tuple[int, int] | None = None) -> Bound:
     """The tightest bound for policies that act under these options of the environment."""
     return bound(instance, "tightest" if options.get("action", "server") == "server" else "tightest-any")
 

@@ -35,6 +35,6 @@ def bound(instance: Any, kind: str = "tightest") -> Bound:
     return min(found, key=lambda each: each.certified_value)
 
 
-def bound_for(instance: Any, options: Mapping[str, Any]) -> Bound:
+def bound_for(instance: Any, options: Mapping[str, Any], run: tuple[int, int] | None = None) -> Bound:
     """The tightest bound for designs under these options of the environment."""
     return bound(instance, "fluid" if options.get("reward") == "fixed-point" else "tightest")

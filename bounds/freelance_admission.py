@@ -15,14 +15,14 @@ from matchgym.envs.freelance_admission import MODEL
 KINDS, PROVERS = market.KINDS, market.PROVERS
 
 
-def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
+def bound(instance: Any, kind: str = KINDS[0], warmup: int | None = None, decisions: int | None = None) -> Bound:
     """A bound of one of KINDS, see `freelance_market`; names are those of this model's catalogue."""
-    return market.bound(MODEL.load(instance), kind)
+    return market.bound(MODEL.load(instance), kind, warmup, decisions)
 
 
-def bound_for(instance: Any, options: Mapping[str, Any]) -> Bound:
+def bound_for(instance: Any, options: Mapping[str, Any], run: tuple[int, int] | None = None) -> Bound:
     """The bound of a run, see `freelance_market.bound_for`."""
-    return market.bound_for(MODEL.load(instance), options)
+    return market.bound_for(MODEL.load(instance), options, run)
 
 
 def stability(instance: Any) -> market.Stability:

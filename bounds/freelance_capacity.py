@@ -26,9 +26,9 @@ import pulp
 from numpy.typing import NDArray
 
 from matchgym.bounds.bound import Bound, Proof, certify
-from matchgym.bounds.freelance_blocks import Block, blocks_of
 from matchgym.bounds.programme import HeldProgramme
 from matchgym.bounds.rational import CertificateError
+from matchgym.envs.freelance_blocks import Block, blocks_of
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.instance import InputError, is_count
 from matchgym.envs.packing import FEASIBLE, branch, relax, room

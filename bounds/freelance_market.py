@@ -14,145 +14,114 @@ and for inflexible ones C^O (Theorem 16), where a job stays in one category:
 
     throughput   max sum_j x_j  with 0 <= x <= lambda, x in the region
     throughput-started  the same with lambda + Q(0), Q(0) the jobs that wait at the start: for runs of any length
+    throughput-run  the same for a run of W epochs and then T, of which only the latter count (`--warmup`, `--decisions`)
     load         max alpha  with alpha lambda in the region
     decline      beta* = 1 - min(1, alpha), the least share of the arrivals that must be declined ((6) with eps = 0)
     capacity     as load, in the exact region C(Gamma) of the class (Theorems 5 and 14)
 
 From an empty start no policy completes more than `throughput` per epoch on average over any horizon: its mean allocation
-satisfies the rows, and it completes at most what arrives. A run whose warm-up left jobs waiting can complete those as well, and
-so exceed `throughput` by the backlog at its end over the epochs counted: evaluate without warm-up to rule that out. No policy
-is stable beyond `capacity`, nor therefore beyond `load`.
+satisfies the rows, and it completes at most what arrives. With a warm-up this is not so: a policy may let jobs wait, or all but
+their last tasks, until the epochs that count. What it completes per counted epoch is at most all that has come by the end,
+
+    x_j <= (Q_j(0) + lambda_j (f_1 + ... + f_(W+T))) / T    with f the factors of `arrival_pattern`,
+
+and within the hours of the T epochs; or, of decomposable jobs, within those of all epochs, with one task of each job within
+those of the T epochs (`freelance_region` has the rows). That is `throughput-run`, by which evaluations with a warm-up, initial
+jobs or a pattern are scored. Without any of these it is `throughput`. No policy is stable beyond `capacity`, nor therefore
+beyond `load`.
 
 Certificates are prices p_ls >= 0 of hours. A job of type j costs at least c_j = sum_s r_js min_{l in N(j)} p_ls (flexible) or
 c_j = min_{l in N(j)} sum_s r_js p_ls (inflexible), so that sum_j c_j x_j <= sum_ls p_ls m_ls in the region, whence
 
     throughput <= sum_ls p_ls m_ls + sum_j lambda_j (1 - c_j)^+      alpha <= sum_ls p_ls m_ls / sum_j c_j lambda_j.
+
+For decomposable jobs after a warm-up there are prices q_ls of last hours besides, p_ls counts 1 + W / T times in the sum, and
+c_j gains min_s r_js min_l q_ls (flexible), or the least over l of both together (inflexible).
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pulp
 from numpy.typing import NDArray
 
 from matchgym.bounds.bound import Bound, Proof, certify
 from matchgym.bounds.freelance_capacity import capacity, prove_capacity
-from matchgym.bounds.programme import HeldProgramme
-from matchgym.bounds.rational import CertificateError, exact
+from matchgym.bounds.freelance_region import solve_outer, worth
+from matchgym.bounds.rational import CertificateError
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.freelance_market import MODEL
-from matchgym.envs.instance import InputError, unknown
+from matchgym.envs.instance import InputError, is_count, shorten, unknown
 
-KINDS = ("throughput", "throughput-started", "load", "decline", "capacity")
-MOST_SPREAD = 1e8  # of the numbers of a programme; the solver drops those below 1e-9
+KINDS = ("throughput", "throughput-started", "throughput-run", "load", "decline", "capacity")
+LONGEST_RUN = 10**12  # epochs
+ROUNDING = 1e-6  # by which a cost may miss 1
 TIGHT = 1e-7  # relative, of what is called a bottleneck
 
 
-def bound(instance: Any, kind: str = KINDS[0]) -> Bound:
+def bound(instance: Any, kind: str = KINDS[0], warmup: int | None = None, decisions: int | None = None) -> Bound:
     """A bound of one of KINDS; `instance` is anything `gym.make` takes.
 
-    `throughput` and `load` and `capacity` are upper bounds, in jobs per epoch and in multiples of the arrivals, `decline` is a
-    lower bound on a share. Raises InputError for an unknown kind, or for `capacity` where the agents' law is not finite.
+    The kinds `throughput*`, `load` and `capacity` are upper bounds, in jobs per epoch and in multiples of the arrivals,
+    `decline` is a lower bound on a share. `warmup` and `decisions` are W and T of `throughput-run`, by default those of
+    evaluations. Raises InputError for an unknown kind, or for `capacity` where the agents' law is not finite.
     """
     if kind not in KINDS:
         raise unknown("kind of bound", kind, KINDS)
     loaded = MODEL.load(instance)
+    if kind == "throughput-run":
+        return throughput_run(
+            loaded, MODEL.run[0] if warmup is None else warmup, MODEL.run[1] if decisions is None else decisions
+        )
+    for name, value in (("warmup", warmup), ("decisions", decisions)):
+        if value is not None:
+            raise InputError(f"{name} is for the kind throughput-run; leave it out, or choose that kind.")
     if kind == "capacity":
         return capacity(loaded)
     return {"throughput": throughput, "throughput-started": throughput_started, "load": load, "decline": decline}[kind](loaded)
 
 
-def bound_for(instance: Any, options: Mapping[str, Any]) -> Bound:
-    """The bound of a run: from jobs that wait at its start more can be completed than arrive."""
+def bound_for(instance: Any, options: Mapping[str, Any], run: tuple[int, int] | None = None) -> Bound:
+    """The bound of a run (W, T), or of runs of any length without warm-up: it holds for every policy of that very run."""
     loaded = MODEL.load(instance)
-    return throughput_started(loaded) if _waiting(loaded).any() else throughput(loaded)
-
-
-class Point(NamedTuple):
-    """A solution of a programme on the outer region."""
-
-    value: float
-    x: NDArray[np.float64]  # (N,)
-    y: NDArray[np.float64]  # (L, N, S) hours
-    prices: NDArray[np.float64]  # (L, S) of hours
-
-
-def solve_outer(instance: FreelanceMarketInstance, arrivals: NDArray[np.float64], is_load: bool) -> Point:
-    """Solve `load` (is_load) or `throughput` on the outer region at some arrivals (N,), all > 0 where a type counts.
-
-    Hours and jobs are measured in units of their own, so that numbers are near 1.
-    """
-    means, needs = instance.mean_hours, instance.job_hours
-    size, n, skills = instance.n_categories, instance.n_types, instance.n_skills
-    hour = max(float(means.max()), 1e-300) if means.any() else 1.0
-    most = float(arrivals.max())
-    job = hour / float(needs.max()) if is_load else most
-    problem = pulp.LpProblem("load" if is_load else "throughput", pulp.LpMaximize)
-    types = [j for j in range(n) if arrivals[j] > 0]
-    if is_load:
-        scale = problem.add_variable("alpha", 0)
-        amount = {j: (scale, float(arrivals[j]) / most) for j in types}
-        problem += scale
-    else:
-        some = {j: problem.add_variable(f"x_{j}", 0, float(arrivals[j]) / job) for j in types}
-        amount = {j: (some[j], 1.0) for j in types}
-        problem += pulp.LpAffineExpression([(each, 1.0) for each in some.values()])
-    used: dict[tuple[int, int], list[tuple[Any, float]]] = {}
-    flow: dict[tuple[int, int, int], tuple[Any, float]] = {}  # hours, in units of `hour`, as variable x factor
-    for j in types:
-        categories = np.flatnonzero(instance.allowed[j]).tolist()
-        per_job = needs[j] * (job / hour)
-        if not instance.flexible:
-            parts = [problem.add_variable(f"x_{c}_{j}", 0) for c in categories]
-            row = pulp.LpAffineExpression([*((part, 1.0) for part in parts), (amount[j][0], -amount[j][1])])
-            problem.addConstraint(row == 0, f"job_{j}")
-        for s in np.flatnonzero(needs[j]).tolist():
-            if instance.flexible:
-                parts = [problem.add_variable(f"y_{c}_{j}_{s}", 0) for c in categories]
-                row = pulp.LpAffineExpression([*((part, 1.0) for part in parts), (amount[j][0], -amount[j][1])])
-                problem.addConstraint(row == 0, f"task_{j}_{s}")
-            for c, part in zip(categories, parts):
-                flow[c, j, s] = (part, float(per_job[s]))
-                used.setdefault((c, s), []).append((part, float(per_job[s])))
-    rows = {}
-    for (c, s), terms in used.items():
-        rows[c, s] = pulp.LpAffineExpression(terms) <= float(means[c, s]) / hour
-        problem.addConstraint(rows[c, s], f"hours_{c}_{s}")
-    for group in (amount, flow):
-        factors = [factor for _, factor in group.values()] or [1.0]
-        if max(factors) > MOST_SPREAD * min(1.0, *factors) and (
-            max(factors) > 1.0 or max(factors) > MOST_SPREAD * min(factors)
-        ):
-            raise InputError(
-                f"arrival_means, job_hours and availability_means differ by a factor above {MOST_SPREAD:.0e}: the programme is "
-                "out of reach of floating point; drop or merge the rarest types."
-            )
-    held = HeldProgramme(problem)
-    x, y, prices = np.zeros(n), np.zeros((size, n, skills)), np.zeros((size, skills))
-    for j in types:
-        x[j] = max(0.0, held.values[amount[j][0].index]) * amount[j][1] * job
-    for where, (part, factor) in flow.items():
-        y[where] = max(0.0, held.values[part.index]) * factor * hour
-    unit = job / most if is_load else job
-    for place, constraint in rows.items():
-        prices[place] = max(0.0, held.row_multipliers[constraint.index]) * unit / hour
-    return Point(held.value * unit + 0.0, x, y, prices)
+    is_plain = not _waiting(loaded).any() and loaded.arrival_pattern is None
+    if is_plain and (run is None or run[0] == 0):
+        return throughput(loaded)
+    return throughput_started(loaded) if run is None else throughput_run(loaded, *run)
 
 
 def throughput(instance: Any) -> Bound:
     """The most completed jobs per epoch. `solution` has x (N,), hours y (L, N, S); `duals` the prices of hours (L, S)."""
     instance = MODEL.load(instance)
-    return _completions(instance, "throughput", instance.arrival_means, prove_throughput)
+    return _completions(instance, "throughput", _plain_supply(instance), prove_throughput)
 
 
 def throughput_started(instance: Any) -> Bound:
-    """As `throughput`, with lambda + Q(0) in place of lambda: for a run of any length from `initial_jobs`."""
+    """As `throughput`, with lambda + Q(0) in place of lambda: for a run of any length from `initial_jobs`.
+
+    With `arrival_pattern`, lambda counts times the largest mean of its first factors.
+    """
     instance = MODEL.load(instance)
-    # Over T epochs, completions per epoch are at most lambda + Q(0) / T on average.
-    return _completions(instance, "throughput-started", instance.arrival_means + _waiting(instance), prove_started)
+    # Over T epochs, completions per epoch are at most (f_1 + ... + f_T) lambda / T + Q(0) / T on average.
+    return _completions(instance, "throughput-started", _started_supply(instance), prove_started)
+
+
+def throughput_run(instance: Any, warmup: int, decisions: int) -> Bound:
+    """The most completed jobs per counted epoch of a run of `warmup` epochs and then `decisions`, which count."""
+    instance = MODEL.load(instance)
+    run = {"warmup": warmup, "decisions": decisions}
+    _check_run(run, InputError)
+    supply = _run_supply(instance, warmup, decisions)
+    return _completions(instance, "throughput-run", supply, prove_run, Fraction(warmup, decisions), run)
+
+
+def _check_run(run: Mapping[str, Any], error: type[Exception]) -> None:
+    for name, least in (("warmup", 0), ("decisions", 1)):
+        if not is_count(run[name], least) or run[name] > LONGEST_RUN:
+            raise error(f"{name} must be an integer from {least} to {LONGEST_RUN}, not {shorten(run[name])}.")
 
 
 def _waiting(instance: FreelanceMarketInstance) -> NDArray[np.float64]:
@@ -160,12 +129,63 @@ def _waiting(instance: FreelanceMarketInstance) -> NDArray[np.float64]:
     return np.zeros(instance.n_types) if instance.initial_jobs is None else instance.initial_jobs
 
 
-def _completions(instance: FreelanceMarketInstance, kind: str, most: NDArray[np.float64], prove: Any) -> Bound:
-    found = solve_outer(instance, most, is_load=False)
+def _pattern(instance: FreelanceMarketInstance) -> list[Fraction]:
+    """f_1, ..., f_P."""
+    return [Fraction(1)] if instance.arrival_pattern is None else [Fraction(f) for f in instance.arrival_pattern.tolist()]
+
+
+def _plain_supply(instance: FreelanceMarketInstance) -> list[Fraction]:
+    return [Fraction(mean) for mean in instance.arrival_means.tolist()]
+
+
+def _started_supply(instance: FreelanceMarketInstance) -> list[Fraction]:
+    sums = list(itertools.accumulate(_pattern(instance)))
+    # Later means of first factors lie between those of the first period and its own mean.
+    most = max(total / (k + 1) for k, total in enumerate(sums))
+    return [most * mean + Fraction(jobs) for mean, jobs in zip(_plain_supply(instance), _waiting(instance).tolist())]
+
+
+def _run_supply(instance: FreelanceMarketInstance, warmup: int, decisions: int) -> list[Fraction]:
+    factors = _pattern(instance)
+    periods, rest = divmod(warmup + decisions, len(factors))
+    total = periods * sum(factors, Fraction(0)) + sum(factors[:rest], Fraction(0))
+    return [
+        (total * mean + Fraction(jobs)) / decisions for mean, jobs in zip(_plain_supply(instance), _waiting(instance).tolist())
+    ]
+
+
+def _completions(
+    instance: FreelanceMarketInstance,
+    kind: str,
+    supply: list[Fraction],
+    prove: Any,
+    head_start: Fraction = Fraction(0),
+    run: Mapping[str, int] | None = None,
+) -> Bound:
+    """The bound on completions at a supply (N,) of jobs per epoch; `run` is stated in the certificate."""
+    found = solve_outer(instance, _attainable(instance, supply, float(head_start)), is_load=False, head_start=float(head_start))
+
+    def priced(factor: float) -> dict[str, Any]:
+        last = {"last_prices": (factor * found.last_prices).tolist()} if found.last_prices.any() else {}
+        return {**(run or {}), "prices": (factor * found.prices).tolist(), **last}
+
+    # A cost that rounding leaves below 1 counts for all jobs of a type; prices a hair higher cost a hair.
+    _, costs = worth(instance, priced(1.0), head_start)
+    short = [float(cost) for cost in costs if cost is not None and 1 - ROUNDING < cost < 1]
+    candidates = [priced(factor) for factor in (1.0, *(1 / cost * (1 + 1e-15) for cost in short))]
+    certificate = min(candidates, key=lambda each: prove(instance, each).upper or Fraction(0))
+    last = {"last_hours": found.last_prices} if found.last_prices.any() else {}
     return certify(
-        kind, "upper", found.value, instance, prove, {"prices": found.prices.tolist()},
-        solution={"x": found.x, "y": found.y}, duals={"hours": found.prices},
+        kind, "upper", found.value, instance, prove, certificate,
+        solution={"x": found.x, "y": found.y}, duals={"hours": found.prices, **last},
     )  # fmt: skip
+
+
+def _attainable(instance: FreelanceMarketInstance, supply: list[Fraction], head_start: float) -> NDArray[np.float64]:
+    """The supply (N,), but no more than twice what a type could have done alone: a programme of numbers that are alike."""
+    hours, needs = instance.allowed @ instance.mean_hours, instance.job_hours  # (N, S)
+    alone = np.divide(hours, needs, out=np.full(needs.shape, np.inf), where=needs > 0).min(1) * (1 + head_start)
+    return np.where(alone > 0, np.minimum(np.array(supply, float), 2 * alone), np.array(supply, float))
 
 
 def load(instance: Any) -> Bound:
@@ -190,48 +210,38 @@ def _load(instance: FreelanceMarketInstance, kind: str, prove: Any) -> Bound:
     )  # fmt: skip
 
 
-def _worth(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> tuple[Fraction, list[Fraction | None]]:
-    """sum p m, and the least cost c_j of every job type (None: no category may serve it)."""
-    size, skills = instance.n_categories, instance.n_skills
-    prices = [[max(Fraction(0), exact(value)) for value in row] for row in certificate["prices"]]
-    if len(prices) != size or any(len(row) != skills for row in prices):
-        raise CertificateError(f"a certificate needs prices of shape ({size}, {skills}).")
-    total = Fraction(0)
-    for present, brought, row in zip(instance.availability_means, instance.agent_hours, prices):
-        for mean, hours in zip(present.tolist(), brought.tolist()):
-            total += Fraction(mean) * sum((Fraction(h) * p for h, p in zip(hours, row) if h and p), Fraction(0))
-    costs: list[Fraction | None] = []
-    for needs, allowed in zip(instance.job_hours.tolist(), instance.allowed.tolist()):
-        rows = [row for row, may in zip(prices, allowed) if may]
-        if not rows:
-            costs.append(None)
-        elif instance.flexible:
-            costs.append(sum((Fraction(r) * min(row[s] for row in rows) for s, r in enumerate(needs) if r), Fraction(0)))
-        else:
-            costs.append(min(sum((Fraction(r) * row[s] for s, r in enumerate(needs) if r), Fraction(0)) for row in rows))
-    return total, costs
-
-
 def prove_throughput(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> Proof:
     """The bound of any prices of hours, by weak duality."""
-    return _prove_completions(instance, certificate, np.zeros(instance.n_types))
+    return _prove_completions(instance, certificate, _plain_supply(instance))
 
 
 def prove_started(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> Proof:
     """The same with the jobs that wait at the start."""
-    return _prove_completions(instance, certificate, _waiting(instance))
+    return _prove_completions(instance, certificate, _started_supply(instance))
 
 
-def _prove_completions(instance: FreelanceMarketInstance, certificate: dict[str, Any], start: NDArray[np.float64]) -> Proof:
-    total, costs = _worth(instance, certificate)
-    for rate, jobs, cost in zip(instance.arrival_means.tolist(), start.tolist(), costs):
-        total += (Fraction(rate) + Fraction(jobs)) * (max(Fraction(0), 1 - cost) if cost is not None else 0)
+def prove_run(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> Proof:
+    """The same for the run that the certificate states."""
+    _check_run(certificate, CertificateError)
+    warmup, decisions = certificate["warmup"], certificate["decisions"]
+    return _prove_completions(instance, certificate, _run_supply(instance, warmup, decisions), Fraction(warmup, decisions))
+
+
+def _prove_completions(
+    instance: FreelanceMarketInstance,
+    certificate: dict[str, Any],
+    supply: list[Fraction],
+    head_start: Fraction = Fraction(0),
+) -> Proof:
+    total, costs = worth(instance, certificate, head_start)
+    for jobs, cost in zip(supply, costs):
+        total += jobs * (max(Fraction(0), 1 - cost) if cost is not None else 0)
     return Proof(upper=total)
 
 
 def prove_load(instance: FreelanceMarketInstance, certificate: dict[str, Any]) -> Proof:
     """The bound of any prices of hours on alpha; 0 where a type that arrives finds no category."""
-    total, costs = _worth(instance, certificate)
+    total, costs = worth(instance, certificate)
     paid = Fraction(0)
     for rate, cost in zip(instance.arrival_means.tolist(), costs):
         if rate and cost is None:
@@ -252,6 +262,7 @@ def prove_decline(instance: FreelanceMarketInstance, certificate: dict[str, Any]
 PROVERS = {
     "throughput": prove_throughput,
     "throughput-started": prove_started,
+    "throughput-run": prove_run,
     "load": prove_load,
     "decline": prove_decline,
     "capacity": prove_capacity,

@@ -104,13 +104,16 @@ def bound(
     kind: Annotated[str | None, typer.Option("--kind", help="A kind of bound, see `matchgym envs`.")] = None,
     short: Short = None,
     caps: Caps = None,
+    warmup: Annotated[int | None, typer.Option(help="Decisions skipped (kind throughput-run of freelance markets).")] = None,
+    decisions: Annotated[int | None, typer.Option(help="Decisions counted after them.")] = None,
     as_json: Json = False,
 ) -> None:
     """Bound what any policy can earn, and check the certificate in exact arithmetic."""
     watch = Stopwatch()
     entry, loaded = load(env_id, instance)
     layer = entry.layer("bounds")
-    given = {name: text for name, text in (("short", short), ("caps", caps)) if text is not None}
+    run = [(name, None if value is None else str(value)) for name, value in (("warmup", warmup), ("decisions", decisions))]
+    given = {name: text for name, text in (("short", short), ("caps", caps), *run) if text is not None}
     found = layer.bound(loaded, layer.KINDS[0] if kind is None else kind, **parse_arguments(layer.bound, given, "bound"))
     found.verify()
     record = {
@@ -144,7 +147,8 @@ def evaluate(
     instance: InstanceOption = None,
     replications: Annotated[int, typer.Option(help="Independent replications, at least 2.")] = 32,
     warmup: Annotated[
-        int | None, typer.Option(help="Decisions skipped in each replication; 2000 or more, or 0 of an episode.")
+        int | None,
+        typer.Option(help="Decisions skipped in each replication; 2000 or more, or 0 of an episode or a freelance market."),
     ] = None,
     decisions: Annotated[
         int | None, typer.Option(help="Decisions counted; 20000 or more (designs 500), or an episode.")

@@ -31,7 +31,7 @@ class Model:
     instance_type: type[Instance]
     catalogue: Mapping[str, Callable[[], Any]]
     params: Callable[..., NamedTuple]  # (instance, **options) -> record of arrays
-    state: Callable[[Any, int], NamedTuple]  # (instance, batch) -> record of arrays with a leading batch axis
+    state: Callable[..., NamedTuple]  # (instance, batch, **options in `sizing`) -> record of arrays with a leading batch axis
     layout: Callable[[Any, Mapping[str, Any]], dict[str, slice]]  # (instance, options) -> named slices of the observation
     action_space: Callable[[Any, Mapping[str, Any]], gym.Space[Any]]  # (instance, options) -> Discrete, MultiDiscrete or Box
     info: tuple[str, ...]  # fields of the state, one number per row, that are reported in `info`
@@ -46,6 +46,7 @@ class Model:
     step_one: Any
     step_batch: Any
     reset_batch: Any
+    sizing: tuple[str, ...] = ()  # options on which the extents of the state depend
     # look_kernel(params, state, b, out) -> a glimpse of row b, and the kernels that read it by the names under which policies
     # read observations; see `matchgym.baselines.evaluation`
     glimpse: Mapping[str, Any] = field(default_factory=dict)
@@ -177,7 +178,7 @@ class Rows:
             _refuse_arrays(instance)
         self.instance = model.load(instance)
         self._params = pack(model.params(self.instance, **options))
-        self._state = pack(model.state(self.instance, batch))
+        self._state = pack(model.state(self.instance, batch, **{name: options[name] for name in model.sizing}))
         self.observation_layout = model.layout(self.instance, options)
         self._observation_space = model.observation_space(self.instance, options)
         self._action_space = model.action_space(self.instance, options)

@@ -68,6 +68,15 @@ def outlined_kernel(function: Callable) -> Any:
     return kernel(function, is_inlined=False)
 
 
+def pasted_kernel(function: Callable) -> Any:
+    """As `kernel`, for a few lines that choose among long kernels: pasted into the caller before anything is compiled.
+
+    Every level of calls is optimised with all that is below it; this one is none.
+    """
+    function.__qualname__ = f"{function.__qualname__}_{_source_tag(inspect.getfile(function))}"
+    return numba.njit(cache=True, error_model="numpy", nogil=True, inline="always", _nrt=False)(function)
+
+
 def allocating_kernel(function: Callable) -> Any:
     """As `kernel`, for decisions that need arrays of sizes unknown before: slower, and not to be called by kernels."""
     function.__qualname__ = f"{function.__qualname__}_{_source_tag(inspect.getfile(function))}"

@@ -4,9 +4,10 @@ The market is that of `freelance_market`; a decision accepts each job that arriv
 per type, and a fixed scheme does the rest. One epoch:
 
 1. Arrivals. A(t), observed before the decision, is accepted or declined; with pools, a job joins the one with the fewest of its
-   type.
-2. Allocation. What waits is granted as far as it fits, type by type (task by task if decomposable, category by category if
-   inflexible): the longest queue of tasks d_j Q_j first, or in random order.
+   type, or, where MaxWeight allocates, the least total task (JLTT).
+2. Allocation. A scheme of `freelance_schemes`, which policies for FreelanceMarket-v0 follow too, allocates what waits. Or what
+   waits is granted as far as it fits, type by type (task by task if decomposable, category by category if inflexible): the
+   longest queue of tasks d_j Q_j first, or in random order.
 3. Split, completion and the next epoch, as in `freelance_market`.
 """
 
@@ -17,22 +18,101 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from matchgym.envs.base import Env, VectorEnv
+from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.freelance_admission import CATALOGUE
-from matchgym.envs.freelance_allocation import MODES, SCHEMES
+from matchgym.envs.compile import RealTable, extend_record, outlined_kernel
+from matchgym.envs.freelance_allocation import MODES, ORDERS, allocate_kernel
 from matchgym.envs.freelance_instances import FreelanceMarketInstance
 from matchgym.envs.freelance_market import MODEL as MARKET
-from matchgym.envs.freelance_market import Params
+from matchgym.envs.freelance_market import Params as MarketParams
+from matchgym.envs.freelance_market import State as MarketState
+from matchgym.envs.freelance_market import accept_kernel, finish_kernel, is_pooled, mask_kernel, n_entries, observe_kernel
 from matchgym.envs.freelance_market import params as market_params
+from matchgym.envs.freelance_market import reset_kernel as market_reset
+from matchgym.envs.freelance_market import state as market_state
+from matchgym.envs.freelance_queues import balance_kernel, join_kernel, queue_size
+from matchgym.envs.freelance_requests import Programme, Room, forget_past, programme, request_kernel, scratch
+from matchgym.envs.freelance_schemes import FILLING, NOTHING, SCHEMES, Scheme, route_kernel, why_not
+from matchgym.envs.instance import InputError
 
 ACTIONS = ("common", "per-type")  # of the option `action`
+OPTIONS: dict[str, tuple[Any, ...]] = {"action": ACTIONS, "scheme": (*ORDERS, *SCHEMES), "pools": (False, True)}
+
+Params = extend_record(MarketParams, "Params", **Programme.__annotations__)
+State = extend_record(MarketState, "State", **Room.__annotations__, request=RealTable)  # (1, E)
 
 
-def params(
-    instance: FreelanceMarketInstance, action: str = "common", scheme: str = "most-tasks", pools: bool = False
-) -> Params:
-    """The numbers that the kernels read; `mode` is the scheme."""
-    return market_params(instance, pools=pools, admission=action)._replace(mode=len(MODES) + SCHEMES.index(scheme))
+def _programme(instance: FreelanceMarketInstance, scheme: str, has_pools: bool) -> dict[str, Any]:
+    """What the scheme's kernels read."""
+    return programme(instance, *SCHEMES.get(scheme, Scheme(NOTHING, FILLING)), has_pools)
+
+
+def params(instance: FreelanceMarketInstance, action: str = "common", scheme: str = "most-tasks", pools: bool = False) -> Any:
+    """The numbers that the kernels read; where a scheme makes no request, `mode` is the order in which types are granted."""
+    has_pools = is_pooled(instance, pools)
+    if scheme in SCHEMES:
+        why = why_not(SCHEMES[scheme], instance.n_categories, instance.flexible, has_pools)
+        if why is not None:
+            raise InputError(f"scheme {why}; choose another.")
+    market = market_params(instance, pools=pools, admission=action)
+    mode = market.mode if scheme in SCHEMES else len(MODES) + ORDERS.index(scheme)
+    return Params(**market._replace(mode=mode)._asdict(), **_programme(instance, scheme, has_pools))
+
+
+def state(instance: FreelanceMarketInstance, batch: int, scheme: str = "most-tasks", pools: bool = False) -> Any:
+    """Zeroed rows, with room for the scheme."""
+    market, given = market_state(instance, batch), _programme(instance, scheme, is_pooled(instance, pools))
+    return State(
+        **market._asdict(),
+        **scratch(instance, given, market.queue.shape[1], batch),
+        request=np.zeros((1, n_entries(instance))),
+    )
+
+
+@outlined_kernel
+def reset_kernel(params, state, b):
+    """As in `freelance_market`; nothing has been solved."""
+    market_reset(params, state, b)
+    state.solved[b] = state.unproved[b] = 0
+    forget_past(state, b)
+
+
+@outlined_kernel
+def step_kernel(params, state, b, action):
+    """Returns (reward, terminated). The action is one probability, or one per type."""
+    before, accepted, has_request = state.backlog[b], 0, params.scheme != NOTHING
+
+    # Arrivals.
+    for d in range(queue_size(params)):
+        state.waiting[0, d] = state.queue[b, d]
+    for j in range(len(params.arrival_means)):
+        count = accept_kernel(params, state, b, j, action)
+        state.fresh[0, j] = count
+        accepted += count
+        if not params.is_pooled:
+            state.line[0, 0] = count
+        elif has_request:
+            route_kernel(params, state.queue[b], state.waiting[0], params.routing, j, count, state.sent[0])
+            unserved = count
+            for c in range(params.n_categories):
+                state.line[0, c] = state.sent[0, c]
+                unserved -= state.sent[0, c]
+            state.line[0, 0] += unserved  # whom no category may serve waits for ever
+        else:
+            balance_kernel(params, state, b, j, count)
+        join_kernel(params, state, b, j)
+
+    # Allocation.
+    if has_request:
+        for d in range(queue_size(params)):
+            state.waiting[0, d] = state.queue[b, d]
+        for e in range(state.request.shape[1]):
+            state.request[0, e] = 0.0
+        request_kernel(params, state, b, state.waiting[0], state.hours[b], state.request[0], state.choice)
+        allocate_kernel(params, state, b, state.request[0])
+    else:
+        allocate_kernel(params, state, b, action)
+    return finish_kernel(params, state, b, before, accepted), False
 
 
 def action_space(instance: FreelanceMarketInstance, options: Mapping[str, Any]) -> gym.spaces.Box:
@@ -44,8 +124,21 @@ MODEL = replace(
     MARKET,
     catalogue=CATALOGUE,
     params=params,
+    state=state,
     action_space=action_space,
-    options={"action": ACTIONS, "scheme": SCHEMES, "pools": (False, True)},
+    options=OPTIONS,
+    sizing=("scheme", "pools"),
+    rates={**MARKET.rates, "unproved": "unproved"},
+    **Model.loops(
+        __file__,
+        info=(*MARKET.info, "unproved"),
+        Params=Params,
+        State=State,
+        reset_kernel=reset_kernel,
+        step_kernel=step_kernel,
+        observe_kernel=observe_kernel,
+        mask_kernel=mask_kernel,
+    ),
 )
 
 
@@ -91,7 +184,8 @@ class FreelanceAdmissionEnv(Env):
     | `completed` | jobs completed since the reset |
     | `declined` | jobs declined since the reset |
     | `backlog` | jobs waiting after the epoch; of decomposable jobs those with a task left |
-    | `cut`, `total_cut` | 0: nothing is requested |
+    | `cut`, `total_cut` | 0: what a scheme requests is feasible |
+    | `unproved` | programmes of "maxweight" since the reset whose allocation was not proved the best |
     | `invalid_actions` | numbers out of range since the reset |
     | `action_mask` | int8, empty |
 
@@ -99,8 +193,10 @@ class FreelanceAdmissionEnv(Env):
     - `instance`: as for FreelanceMarket-v0 (its `model` is "freelance_market"). Default "overload-24".
     - `action`: "common" (default) or "per-type".
     - `scheme`: who is allocated first: "most-tasks" (default), the type with the most waiting tasks, which are the weights of
-      MaxWeight; or "random-order" of types. Exact MaxWeight with admission is FreelanceMarket-v0 with the policy
-      `admission-maxweight`.
+      MaxWeight; or "random-order" of types. Or what the policy of that name for FreelanceMarket-v0 allocates: "maxweight"
+      (`maxweight-ilp`, with pools `jltt-maxweight`), within 2000 relaxations per programme; "maxweight-lp"; "greedy-job" (with
+      pools `jltt-greedy-job`), for one category, a flexible market or pools; "naive-jobs-pick", without pools. With the policy
+      `admission-maxweight` or `admission-jltt` and "maxweight", this is Section VI's scheme.
     - `pools`: whether categories have queues of their own; always so in class ID, never in flexible classes. Default false.
     - `render_mode`: None, "ansi" or "rgb_array".
 

@@ -9,8 +9,8 @@ from matchgym.envs.packing import most
 from matchgym.envs.rng import uniform
 
 MODES = ("request", "priority", "order")  # of the option `action`
-SCHEMES = ("most-tasks", "random-order")  # in place of a request, where decisions are on admission only
-REQUEST, PRIORITY, ORDER, MOST_TASKS, RANDOM_ORDER = range(len(MODES) + len(SCHEMES))
+ORDERS = ("most-tasks", "random-order")  # of granting what waits, where decisions are on admission only
+REQUEST, PRIORITY, ORDER, MOST_TASKS, RANDOM_ORDER = range(len(MODES) + len(ORDERS))
 
 
 @outlined_kernel

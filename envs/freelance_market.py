@@ -247,6 +247,13 @@ def step_kernel(params, state, b, action):
 
     # Allocation.
     allocate_kernel(params, state, b, action[start + routes :])
+    return finish_kernel(params, state, b, before, accepted), False
+
+
+@outlined_kernel
+def finish_kernel(params, state, b, before, accepted):
+    """What follows an allocation; returns the reward. `before` jobs waited before `accepted` ones joined."""
+    n = len(params.arrival_means)
 
     # Split.
     if params.is_flexible:
@@ -274,7 +281,7 @@ def step_kernel(params, state, b, action):
     # The next epoch.
     state.elapsed_time[b] += 1
     world_kernel(params, state, b)
-    return reward, False
+    return reward
 
 
 @kernel
@@ -371,6 +378,7 @@ MODEL = Model(
     draw=draw,
     rates={"completed": "completed", "declined": "declined", "backlog": "backlog_sum", "cut": "total_cut"},
     takes_reals=True,
+    run=(0, 20_000),  # without warm-up: a policy that lets jobs wait for the epochs that count would gain by it
     trends={"backlog_slope": ("backlog_sum", "backlog_moment")},
     **Model.loops(
         __file__,

@@ -2,7 +2,8 @@
 
 The relaxation is solved by the primal simplex method on a condensed tableau (a column for each variable at a bound, a row for
 each other one) with bounded variables; no packing programme needs a first phase, and neither do its parts with bounds raised,
-for x = low is feasible or nothing is. The best integers are found by depth-first branch and bound on these relaxations.
+for x = low is feasible or nothing is. The best integers are found by depth-first branch and bound on these relaxations, on the
+variable whose fraction weighs most.
 """
 
 import numpy as np
@@ -185,11 +186,11 @@ def branch(a, b, w, up, nodes, best, reals, integers):
                 found = value
                 for j in range(n):
                     best[j] = trial[j]
-            split, distance = -1, INTEGRAL
+            split, distance = -1, 0.0
             for j in range(n):
                 part = abs(x[j] - np.floor(x[j] + 0.5))
-                if part > distance:
-                    split, distance = j, part
+                if part > INTEGRAL and part * w[j] > distance:
+                    split, distance = j, part * w[j]
             is_open = split >= 0 and bound > found * (1.0 + 1e-12) + 1e-12
             if is_open:
                 if depth == DEPTH:

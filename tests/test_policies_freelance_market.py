@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -338,13 +339,62 @@ def run(capsys, *words):
     return json.loads(out.out)
 
 
+def naive_outcomes(cohorts, hours, market):
+    """All that naive jobs may be granted, the oldest cohort (jobs by type) first, ties in any order; lowest category first."""
+    found = {((0,) * market.n_types, tuple(hours.ravel()))}
+    for cohort in cohorts:
+        jobs = [j for j, count in enumerate(cohort) for _ in range(count)]
+        after = set()
+        for (granted, left), order in itertools.product(found, set(itertools.permutations(jobs))):
+            done, spare = list(granted), np.array(left).reshape(hours.shape)
+            for j in order:
+                for c in np.flatnonzero(market.allowed[j]):
+                    if (market.job_hours[j] <= spare[c]).all():
+                        spare[c] -= market.job_hours[j]
+                        done[j] += 1
+                        break
+            after.add((tuple(done), tuple(spare.ravel())))
+        found = after
+    return {granted for granted, _ in found}
+
+
+def test_naive_jobs_first_come_first_served():
+    """Every epoch's grants are those of jobs in order of their age, and at times not those of jobs in any other order."""
+    market = random_market(20, "IND", n=2, categories=2, skills=1, law="poisson", initial_jobs=[2, 0])
+    market = replace(market, arrival_means=[0.8, 0.6], job_hours=[[1], [2]], agent_hours=[[[2]], [[2]]],
+                     availability_means=[[0.6], [0.6]], compatible=[[1, 1], [1, 1]])  # fmt: skip
+    policy, env = POLICIES["naive-jobs-pick"](order="fifo", prefer="low").fit(market), FreelanceMarketEnv(market)
+    obs, _ = env.reset(seed=1)
+    memory, cohorts, differs = policy.start(1, 0), [[2, 0]], 0
+    for _ in range(150):
+        parts = {name: obs[part].astype(int) for name, part in env.observation_layout.items()}
+        cohorts.append(parts["arrivals"].tolist())
+        assert np.sum(cohorts, 0).tolist() == (parts["queue"] + parts["arrivals"]).tolist()
+        actions, memory = policy.predict(obs[None], memory)
+        obs, *_, info = env.step(actions[0])
+        granted = env.state.allocation[0].reshape(2, 2).sum(0)
+        hours = parts["hours"].astype(float).reshape(2, 1)
+        if np.sum(cohorts) <= 8:
+            assert tuple(granted.tolist()) in naive_outcomes(cohorts, hours, market)
+            differs += tuple(granted.tolist()) not in naive_outcomes(cohorts[::-1], hours, market)
+        assert info["cut"] == 0
+        for cohort in cohorts:  # the oldest of a type have gone
+            for j in range(2):
+                gone = min(cohort[j], granted[j])
+                cohort[j] -= gone
+                granted[j] -= gone
+        cohorts = [cohort for cohort in cohorts if any(cohort)]
+    assert differs > 5
+
+
 def test_command_line(capsys, tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(random_market(3, "FND", n=2, categories=1, law="poisson").to_json())
     words = ("--replications", "3", "--warmup", "50", "--decisions", "100")
     record = run(capsys, "evaluate", ID, "--policy", "greedy-job", "--instance", str(path), *words)
     assert set(record["backlog_slope"]) == {"mean", "low", "high"}
-    assert record["bound"]["kind"] == "throughput"
+    assert record["bound"]["kind"] == "throughput-run"
+    assert run(capsys, "evaluate", ID, "--policy", "greedy-job", *words[:2], *words[4:])["bound"]["kind"] == "throughput"
     assert record["backlog"] >= 0
     assert run(capsys, "evaluate", ID, "--policy", "maxweight-ilp", "--param", "capped=false", *words)["ratio"] > 0
     assert run(capsys, "bound", ID, "--instance", "section1", "--kind", "load")["value"] == pytest.approx(10 / 9)

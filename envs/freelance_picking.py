@@ -6,8 +6,8 @@ hours only become fewer. An epoch therefore costs time in the jobs that are gran
 
 import numpy as np
 
-from matchgym.baselines.freelance_queues import ANY, HIGH, NAIVE, queue_at, width_of
 from matchgym.envs.compile import kernel, outlined_kernel
+from matchgym.envs.freelance_schemes import AGES, ANY, BY_INDEX, HIGH, NAIVE, OLDEST_FIRST, queue_at, width_of
 from matchgym.envs.packing import FEASIBLE
 from matchgym.envs.rng import uniform
 
@@ -48,10 +48,26 @@ def find_in_tree(tree, n, level):
     return min(place, n - 1)
 
 
+@outlined_kernel
+def set_spare(knobs, memory, hours):
+    """All hours (L S) are left; by sets of categories for GreedyJob in flexible markets."""
+    skills, spare = knobs.job_hours.shape[1], memory.spare[0]
+    if not knobs.is_flexible or knobs.scheme == NAIVE:
+        for k in range(knobs.n_categories * skills):
+            spare[k] = hours[k]
+        return
+    for k in range(len(knobs.sets)):
+        for s in range(skills):
+            spare[k * skills + s] = 0.0
+            for c in range(knobs.n_categories):
+                if knobs.sets[k] >> c & 1:
+                    spare[k * skills + s] += hours[c * skills + s]
+
+
 @kernel
 def job_takes(knobs, memory, b, c, j):
     """Whether a job of type j finds all its hours, which it then takes: in category l, or (l < 0) in a flexible market."""
-    left, skills = memory.left[0], knobs.job_hours.shape[1]
+    left, skills = memory.spare[0], knobs.job_hours.shape[1]
     for pass_ in range(2):
         for s in range(skills):
             hours = knobs.job_hours[j, s]
@@ -96,14 +112,14 @@ def has_room(knobs, memory, c, j):
     skills, fits = knobs.job_hours.shape[1], True
     for s in range(skills):
         hours = knobs.job_hours[j, s]
-        fits = fits and not memory.left[0, c * skills + s] < hours - FEASIBLE * (1.0 + hours)
+        fits = fits and not memory.spare[0, c * skills + s] < hours - FEASIBLE * (1.0 + hours)
     return fits
 
 
 @outlined_kernel
 def spread(knobs, memory, b, j, rng):
     """Whether a naive job finds its hours in the categories it may use, which it then takes in its order of preference."""
-    left, size, skills = memory.left[0], knobs.n_categories, knobs.job_hours.shape[1]
+    left, size, skills = memory.spare[0], knobs.n_categories, knobs.job_hours.shape[1]
     for s in range(skills):
         total, hours = 0.0, knobs.job_hours[j, s]
         for c in range(size):
@@ -124,13 +140,16 @@ def spread(knobs, memory, b, j, rng):
 
 
 @outlined_kernel
-def pick_jobs(knobs, memory, b, pool, start, rng):
-    """Jobs win one by one, in random order or by type; each takes all its hours or nothing, and then no job of its type can.
+def pick_jobs(knobs, memory, b, pool, hours, request, rng):
+    """Jobs win one by one; each takes all its hours or nothing, and then no job of its type can. Adds to request (E,).
 
-    pool: the category whose queues compete, -1 where all do.
+    In random order, by type, or those that have waited longest first, among equals at random. pool: the category whose queues
+    compete, -1 where all do.
     """
     n, width = len(knobs.n_tasks), width_of(knobs)
-    tree, counts, waiting, total = memory.tree[0], memory.counts[0], memory.waiting[0], 0.0
+    counts, waiting = memory.counts[0], memory.waiting[0]
+    if pool <= 0:
+        set_spare(knobs, memory, hours)
     for j in range(n):
         counts[j] = 0.0
         if pool < 0 or knobs.allowed[j, pool]:
@@ -139,11 +158,58 @@ def pick_jobs(knobs, memory, b, pool, start, rng):
                 if not knobs.is_decomposable or knobs.job_hours[j, s] > 0.0:
                     least = min(least, waiting[place + s])
             counts[j] = least
+    if knobs.scheme != NAIVE or knobs.order != OLDEST_FIRST:
+        contend(knobs, memory, b, pool, request, rng)
+        return
+    age_kernel(memory, b, counts)
+    for j in range(n):
+        memory.out[0, j] = 0
+    for k in range(AGES - 1, -1, -1):
+        total = 0.0
+        for j in range(n):
+            counts[j] = 0.0 if memory.out[0, j] else float(memory.ages[b, k * n + j])
+            total += counts[j]
+        if total > 0.0:
+            contend(knobs, memory, b, pool, request, rng)
+
+
+@outlined_kernel
+def age_kernel(memory, b, counts):
+    """Bring ages (AGES n) up to an epoch in which counts (n,) jobs wait: [0] have just come, [1] have waited one epoch, ...
+
+    Of what was there before, the oldest have gone. What nobody saw come counts among the oldest, who are all equal.
+    """
+    n, ages = len(counts), memory.ages[b]
+    for j in range(n):
+        known = 0
+        ages[(AGES - 1) * n + j] += ages[(AGES - 2) * n + j]
+        for k in range(AGES - 2, 0, -1):
+            ages[k * n + j] = ages[(k - 1) * n + j]
+        ages[j] = memory.fresh[0, j]
+        for k in range(AGES):
+            known += ages[k * n + j]
+        gone = known - int(counts[j])
+        if gone < 0:
+            ages[(AGES - 1) * n + j] -= gone
+        for k in range(AGES - 1, -1, -1):
+            if gone <= 0:
+                break
+            part = min(gone, ages[k * n + j])
+            ages[k * n + j] -= part
+            gone -= part
+
+
+@outlined_kernel
+def contend(knobs, memory, b, pool, request, rng):
+    """Let counts (n,) of jobs win in random order, or by type, until none is left or can win; who fails is out."""
+    n, width = len(knobs.n_tasks), width_of(knobs)
+    tree, counts, total = memory.tree[0], memory.counts[0], 0.0
+    for j in range(n):
         total += counts[j]
     fill_tree(tree, counts)
     is_naive, j = knobs.scheme == NAIVE, 0
     while total > 0.0:
-        if is_naive and not knobs.is_random_order:
+        if is_naive and knobs.order == BY_INDEX:
             while counts[j] <= 0.0:
                 j += 1
         else:
@@ -157,11 +223,12 @@ def pick_jobs(knobs, memory, b, pool, start, rng):
             c = category_of(knobs, memory, b, j, rng)
             has_won = c >= 0
         lost = 1.0 if has_won else counts[j]
+        memory.out[0, j] = not has_won
         counts[j] -= lost
         lower_tree(tree, n, j, lost)
         total -= lost
         if has_won:
-            place = start + ((0 if knobs.is_flexible else c * n) + j) * width
+            place = ((0 if knobs.is_flexible else c * n) + j) * width
             for s in range(width):
                 if not knobs.is_decomposable or knobs.job_hours[j, s] > 0.0:
-                    memory.action[b, place + s] += 1.0
+                    request[place + s] += 1.0
