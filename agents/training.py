@@ -183,6 +183,8 @@ def train(
     console = Console(stderr=True, quiet=not progress, highlight=False)
     teaching = None if taught_by == "none" else teacher_of(entry, taught_by, chosen)
     options = {**(teaching.options if teaching else {}), **options}
+    entry.model.check_options(options)
+    options = {name: value for name, value in options.items() if value != entry.model.options[name][0]}
     longest = -1 if table["endless"] and entry.model.episode is None else None
     native = make_native(entry.id, chosen.to_dict(), table["n_envs"], longest, options)
     if folder is None:
