@@ -18,6 +18,7 @@ def export(
     name: Annotated[str | None, typer.Option("--name", help="The agent's name; by default its folder's.")] = None,
     author: Annotated[list[str], typer.Option("--author", help="Who made it; repeatable.")] = [],  # noqa: B006
     licence: Annotated[str, typer.Option("--licence", help="Licence of the network.")] = "MIT",
+    family: Annotated[str | None, typer.Option("--family", help="Enter it for a family, whatever it was trained on.")] = None,
     description: Annotated[str, typer.Option("--description", help="One or two sentences.")] = "Trained with matchgym.",
     as_json: Json = False,
 ) -> None:
@@ -32,7 +33,9 @@ def export(
         if env.removeprefix("matchgym:") != trained_for:
             raise InputError(f"the agent was trained for {trained_for}, not for --env {shorten(env)}.")
     make_folder("--out", out)
-    manifest = export_agent(folder, out, name or folder.resolve().name, author or ["anonymous"], licence, description)
+    manifest = export_agent(
+        folder, out, name or folder.resolve().name, author or ["anonymous"], licence, description, family=family
+    )
     if as_json:
         return print_json({"manifest": str(manifest)})
     console.print(f"the network decides as the model does in 10,000 states; written to {out}")

@@ -55,7 +55,7 @@ def build(
         list[Path], typer.Option("--agents", metavar="DIR", help="A trained agent's folder, or a folder of such; repeatable.")
     ] = [],  # noqa: B006
     out: Out = RUNS,
-    task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="Only this task; repeatable.")] = [],  # noqa: B006
+    task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="Only this task or family; repeatable.")] = [],  # noqa: B006
     quick: Annotated[bool, typer.Option("--quick", help="Short simulations, to try things out; the pages say so.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -63,12 +63,12 @@ def build(
 
     Opens a season if there is none. An interrupted build keeps what it finished; the same command goes on.
     """
-    from matchgym.leaderboards import TASKS, find_task
-    from matchgym.leaderboards.building import build_board
+    from matchgym.leaderboards import TASKS
+    from matchgym.leaderboards.building import build_board, chosen_tasks
 
     watch = Stopwatch()
     make_folder("--out", out)
-    tasks = [find_task(name) for name in task] or list(TASKS)
+    tasks = chosen_tasks(task) or list(TASKS)
     try:
         board = build_board(out, tasks, agents, quick, progress_bar)
     except KeyboardInterrupt:
@@ -126,6 +126,20 @@ def replay(
             console.print(f"{row['task']}/{row['name']}, {row['phase']} seeds: {verdict}", markup=False, soft_wrap=True)
     if any(row["problem"] for row in found):
         raise typer.Exit(1)
+
+
+@leaderboard.command()
+def instance(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="A task; of a family, its public instance.")],
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of a family: draw the instance of this seed.")] = None,
+    revealed: Annotated[
+        Path | None, typer.Option("--revealed", metavar="BOARD", help="Of a family: the instance of the board's closed season.")
+    ] = None,
+) -> None:
+    """Print the instance of a task as JSON, for `--instance` elsewhere: to train on, or to see what a closed season played."""
+    from matchgym.leaderboards.building import instance_of
+
+    print_json(instance_of(name, seed, revealed).to_dict())
 
 
 @leaderboard.command()

@@ -9,11 +9,12 @@ from typing import Any
 from matchgym.envs.instance import InputError, shorten, unknown
 from matchgym.leaderboards.artefact import Artefact, read_artefact
 from matchgym.leaderboards.entrants import baselines
-from matchgym.leaderboards.season import latest, open_season, seasons
+from matchgym.leaderboards.families import FamilyTask
+from matchgym.leaderboards.season import latest, open_season, season_tasks, seasons
 from matchgym.leaderboards.site import publish
 from matchgym.leaderboards.store import FolderStore, Record
-from matchgym.leaderboards.submission import Bar, no_bar, season_tasks, submit, submit_baselines, verify_leaders
-from matchgym.leaderboards.tasks import TASKS, Task
+from matchgym.leaderboards.submission import Bar, no_bar, submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.tasks import TASKS, Task, find_family, find_task
 from matchgym.leaderboards.verification import replay
 
 DEFAULT_SEASON = "season-1"
@@ -87,13 +88,38 @@ def submit_artefact(
     return publish(store, tasks)
 
 
+def chosen_tasks(names: Sequence[str], tasks: Sequence[Task] = TASKS) -> list[Task]:
+    """The tasks of these names; the name of a family stands for all its instances."""
+    families = {task.family for task in tasks if task.family}
+    return [task for name in names for task in (find_family(name, tasks) if name in families else [find_task(name, tasks)])]
+
+
+def instance_of(name: str, seed: int | None = None, revealed: Path | None = None, tasks: Sequence[Task] = TASKS) -> Any:
+    """The instance of a task; of a family, the public one, that of another seed, or that of a board's closed season."""
+    task = find_task(name, tasks)
+    if isinstance(task, FamilyTask):
+        if seed is not None and revealed is not None:
+            raise InputError("--seed and --revealed exclude each other; leave one out.")
+        if seed is not None:
+            return task.drawn_with(seed).load()
+        if revealed is not None:
+            store = FolderStore(revealed)
+            season = latest(store)
+            if season.is_open:
+                raise InputError(f"season {season.name} is open, so that the instance of {name} is still secret.")
+            return season_tasks(season, store, [task])[name].load()
+    elif seed is not None or revealed is not None:
+        raise InputError(f"task {name} has one instance; leave out {'--seed' if seed is not None else '--revealed'}.")
+    return task.practice().load()
+
+
 def replay_rows(
     out: Path, digest: str, task_name: str, bar: Bar = no_bar, tasks: Sequence[Task] = TASKS
 ) -> list[dict[str, Any]]:
     """Measure the rows of an artefact on a task again, in the last season, and say what differs (None: nothing)."""
     store = FolderStore(out)
     season = latest(store)
-    known = season_tasks(season, tasks)
+    known = season_tasks(season, store, tasks)
     if task_name not in known:
         raise unknown("task", task_name, known)
     mine = [record["body"] for record in store.records() if record["body"].get("season") == season.name]

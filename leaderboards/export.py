@@ -17,9 +17,10 @@ from matchgym.agents.sb3 import make_native
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.registry import find
 from matchgym.leaderboards.artefact import MANIFEST, SCHEMA_VERSION, SUITE, NetworkPolicy, probe, read_artefact, scores_shape
+from matchgym.leaderboards.entrants import entry_keys
 from matchgym.leaderboards.network import Array, Layer, Network
 from matchgym.leaderboards.onnx_file import read_network, write_network
-from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task
+from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task, find_family
 
 AGREEMENT_ROWS, AGREEMENT_STEPS = 100, 100  # states on which the exported network is compared with the model
 ACTIVATIONS = {torch.nn.Tanh: "Tanh", torch.nn.ReLU: "Relu", torch.nn.Sigmoid: "Sigmoid", torch.nn.Identity: "Identity"}
@@ -34,19 +35,26 @@ def export_agent(
     description: str = "Trained with matchgym.",
     action_mode: str = "greedy",
     tasks: Sequence[Task] = TASKS,
+    family: str | None = None,
 ) -> Path:
     """Write the artefact of the agent that `train` left in `folder` into `out`; returns the path of its manifest.
 
-    The agent is entered for every task of the instance that it was trained on. Raises InputError if there is none, if its
+    The agent is entered for every task of the instance that it was trained on, and for a whole family if that is the public
+    instance of one of its tasks. With `family` it is entered for that family, whatever it was trained on. Raises InputError if
+    there is no such task, if its
     network is none that the kind onnx-mlp/1 can hold, or if the exported network decides otherwise than the model on one of
     10,000 states.
     """
     agent = AgentPolicy.load(folder)
     config = json.loads((folder / "config.json").read_text())
-    tasks = [task for task in tasks if (task.id, task.sha256) == (config["id"], config["instance_sha256"])]
-    if not tasks:
+    mine = [task for task in tasks if task.id == config["id"]]
+    if family is None:
+        mine = [task for task in mine if task.practice().load().sha256 == config["instance_sha256"]]
+    else:
+        mine = find_family(family, mine)
+    if not mine:
         raise InputError(f"the agent in {shorten(str(folder))} was trained on an instance that no task uses.")
-    entry, instance = find(agent.env_id), tasks[0].load()
+    entry, instance = find(agent.env_id), mine[0].practice().load()
     data = write_network(network_of(agent.model, *scores_shape(entry, instance)))
     network = read_network(data, *scores_shape(entry, instance))  # through the gate, as everyone
     probe(network)
@@ -60,14 +68,14 @@ def export_agent(
         "suite": {"name": SUITE, "version": SUITE_VERSION},
         "entries": [
             {
-                "task": task.name,
+                **key,
                 "kind": "onnx-mlp/1",
                 "file": file,
                 "sha256": hashlib.sha256(data).hexdigest(),
                 "bytes": len(data),
                 "action_mode": action_mode,
             }
-            for task in tasks
+            for key in entry_keys(mine)
         ],
         "agent": {"name": name, "authors": authors, "description": description, "licence": licence},
         "method": {

@@ -3,20 +3,24 @@
 A season has a secret of 32 random bytes. Its sha256 is published when the season opens and the secret itself when it closes.
 The seeds of a task are HMAC-SHA256(secret, task | phase): phase "season" for the replications that rows are ranked by, phase
 "fresh" for the verification of would-be leaders. Replication b takes seed + b. Public seeds, for practice, are the tasks' own.
+The same with "instance" in place of a phase draws the instances of the families.
 """
 
 import hashlib
 import hmac
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matchgym
 from matchgym.envs.instance import InputError, shorten
+from matchgym.leaderboards.families import FamilyTask
 from matchgym.leaderboards.store import Record, Store
-from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, Task
+from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
 
 PHASES = ("season", "fresh")
+INSTANCE = "instance"  # stands for the phase where the seed is that of a secret instance
 OPENED, CLOSED = "season-opened", "season-closed"
 
 
@@ -49,6 +53,17 @@ def seed_of(secret: bytes, task: Task, phase: str) -> int:
     """The seed of replication 0 of a task, below 2^62."""
     digest = hmac.new(secret, f"{task.name}|{phase}".encode(), hashlib.sha256).digest()
     return int.from_bytes(digest[:8], "big") >> 2
+
+
+def season_tasks(season: Season, store: Store, tasks: Sequence[Task] = TASKS) -> dict[str, Task]:
+    """The tasks of a season by name; those of families have their instances if the season's secret is revealed or here."""
+    secret = season.revealed or store.secret(season.name)
+    found = {}
+    for task in tasks:
+        if isinstance(task, FamilyTask) and secret is not None:
+            task = task.drawn_with(seed_of(season.secret(store), task, INSTANCE))
+        found[task.name] = task.quick() if season.is_quick else task
+    return found
 
 
 def seasons(records: list[Record]) -> list[Season]:
@@ -103,4 +118,5 @@ def close_season(store: Store) -> Season:
         raise InputError(f"season {season.name} is closed already.")
     secret = season.secret(store)
     store.append(CLOSED, {"season": season.name, "secret": secret.hex()})
+    store.reveal_certificates()
     return Season(season.name, season.commitment, season.is_quick, secret)

@@ -28,7 +28,7 @@ from matchgym.leaderboards.artefact import (
 )
 from matchgym.leaderboards.board import BASELINE, assemble, leaders
 from matchgym.leaderboards.measuring import bound_task, certified_values, is_unstable, measure
-from matchgym.leaderboards.season import Season, latest, seed_of
+from matchgym.leaderboards.season import Season, latest, season_tasks, seed_of
 from matchgym.leaderboards.store import Record, Store
 from matchgym.leaderboards.tasks import TASKS, Task
 
@@ -38,11 +38,6 @@ Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]  # as mat
 def no_bar(label: str) -> AbstractContextManager[Callable[[float], None]]:
     """A progress bar that shows nothing."""
     return nullcontext(lambda share: None)
-
-
-def season_tasks(season: Season, tasks: Sequence[Task] = TASKS) -> dict[str, Task]:
-    """The tasks of a season by name."""
-    return {task.name: task.quick() if season.is_quick else task for task in tasks}
 
 
 def kind_of(artefact: Artefact, is_ours: bool) -> str:
@@ -80,7 +75,7 @@ def submit(
     _refuse_copies(artefact, store, records, season, tasks)
     if not is_ours:  # baselines say themselves which instances they cannot play
         for file in artefact.entries:
-            release(load_policy(file, is_jailed))
+            release(load_policy(file.practice(), is_jailed))
     store.put_blob(artefact.manifest)
     for file in artefact.entries:
         store.put_blob(file.data)
@@ -97,16 +92,16 @@ def finish(store: Store, tasks: Sequence[Task] = TASKS, is_jailed: bool = True, 
     Records come whole, one per entry, so that an interrupted evaluation is taken up here and never counted twice.
     """
     season = latest(store)
-    known = season_tasks(season, tasks)
+    known = season_tasks(season, store, tasks)
     mine = [record for record in store.records() if record["body"].get("season") == season.name]
     done = {_key(record) for record in mine if record["kind"] == "refused" or _is_phase(record, "season")}
     for digest in (record["body"]["artefact"] for record in mine if record["kind"] == "submitted"):
         for file in stored_artefact(store, digest, tasks).entries:
-            task = known[file.task.name]
-            if (digest, task.name) in done:
+            file = file.on(known[file.task.name])
+            if (digest, file.task.name) in done:
                 continue
-            ensure_bounds(task, season, store)
-            _evaluate(task, file, season, "season", store, digest, is_jailed, bar)
+            ensure_bounds(file.task, season, store)
+            _evaluate(file, season, "season", store, digest, is_jailed, bar)
 
 
 def _key(record: Record) -> tuple[str, str]:
@@ -139,8 +134,9 @@ def ensure_bounds(task: Task, season: Season, store: Store) -> None:
     store.append("bounded", {"season": season.name, **found})
 
 
-def _evaluate(task: Task, file: File, season: Season, phase: str, store: Store, digest: str, is_jailed: bool, bar: Bar) -> None:
+def _evaluate(file: File, season: Season, phase: str, store: Store, digest: str, is_jailed: bool, bar: Bar) -> None:
     """Measure an entry and append the record; a policy that cannot play is refused, with the reason."""
+    task = file.task
     known = season_record(store.records(), season, task)
     where = {"season": season.name, "artefact": digest, "task": task.name}
     rival = known["rival"] if phase == "season" and known["has_anchor"] else None
@@ -150,7 +146,7 @@ def _evaluate(task: Task, file: File, season: Season, phase: str, store: Store, 
         with bar(f"{task.name}, {known['names'][digest]}{'' if phase == 'season' else ', fresh seeds'}") as progress:
             found = measure(task, policy, seed_of(season.secret(store), task, phase), rival, progress=progress)
     except InputError as error:
-        store.append("refused", where | {"reason": str(error)})
+        store.append("refused", where | {"reason": refusal_of(file, error, is_jailed)})
         return
     finally:
         if policy is not None:
@@ -165,6 +161,17 @@ def _evaluate(task: Task, file: File, season: Season, phase: str, store: Store, 
         "is_jailed": is_jailed and file.kind != "declarative/1",
     }
     store.append("evaluated", body)
+
+
+def refusal_of(file: File, error: InputError, is_jailed: bool = False) -> str:
+    """The sentence that tells why an entry is refused; of a secret instance, nothing but what a public one shows."""
+    if not file.task.family:
+        return str(error)
+    try:
+        release(load_policy(file.practice(), is_jailed))
+    except InputError as public:
+        return f"on the public instance of the family: {public}"
+    return "it refuses this secret instance of the family, and not the public one."
 
 
 def season_record(records: Sequence[Record], season: Season, task: Task) -> dict[str, Any]:
@@ -197,14 +204,14 @@ def season_record(records: Sequence[Record], season: Season, task: Task) -> dict
 def verify_leaders(store: Store, tasks: Sequence[Task] = TASKS, is_jailed: bool = True, bar: Bar = no_bar) -> None:
     """Measure all would-be leaders of the season, and the best baseline, on fresh seeds, see `leaders`."""
     season = latest(store)
-    known = season_tasks(season, tasks)
+    known = season_tasks(season, store, tasks)
     for record in assemble(store.records(), tasks, season.name)["tasks"]:
         measured = {row["artefact"] for row in record["rows"] if row["fresh_values"] is not None}
         for digest in leaders(record):
             if digest not in measured:
                 entries = stored_artefact(store, digest, tasks).entries
                 file = next(each for each in entries if each.task.name == record["name"])
-                _evaluate(known[record["name"]], file, season, "fresh", store, digest, is_jailed, bar)
+                _evaluate(file.on(known[record["name"]]), season, "fresh", store, digest, is_jailed, bar)
 
 
 def submit_baselines(artefacts: Sequence[Artefact], store: Store, tasks: Sequence[Task] = TASKS, bar: Bar = no_bar) -> None:

@@ -12,13 +12,14 @@ where every replication draws an instance of its own).
 from collections.abc import Sequence
 
 from matchgym.envs.instance import unknown
+from matchgym.leaderboards.families import MEMBER_TASKS
 from matchgym.leaderboards.task import LOOKS as LOOKS
 from matchgym.leaderboards.task import Task as Task
 
 SUITE_VERSION = "2"
 SCORER_VERSION = "2"
 
-TASKS = (
+FIXED_TASKS = (
     Task(
         name="demo",
         id="StationaryMatching-v0",
@@ -495,6 +496,8 @@ TASKS = (
     ),
 )
 
+TASKS: tuple[Task, ...] = (*FIXED_TASKS, *MEMBER_TASKS)
+
 
 def find_task(name: str, tasks: Sequence[Task] = TASKS) -> Task:
     """The task of that name; InputError for an unknown one."""
@@ -502,3 +505,11 @@ def find_task(name: str, tasks: Sequence[Task] = TASKS) -> Task:
         if task.name == name:
             return task
     raise unknown("task", name, [task.name for task in tasks])
+
+
+def find_family(name: str, tasks: Sequence[Task] = TASKS) -> list[Task]:
+    """The tasks of the family of that name; InputError for an unknown one."""
+    found = [task for task in tasks if name and task.family == name]
+    if not found:
+        raise unknown("family", name, dict.fromkeys(task.family for task in tasks if task.family))
+    return found

@@ -27,10 +27,10 @@ from matchgym.leaderboards.artefact import load_policy, release, stored_artefact
 from matchgym.leaderboards.board import assemble, is_current
 from matchgym.leaderboards.entrants import baseline
 from matchgym.leaderboards.measuring import certified_values, exact_kind, find_optimum, is_unstable, measure
-from matchgym.leaderboards.season import PHASES, Season, seasons, seed_of
+from matchgym.leaderboards.season import PHASES, Season, season_tasks, seasons, seed_of
 from matchgym.leaderboards.site import files_of
 from matchgym.leaderboards.store import BLOBS, CERTIFICATES, FolderStore, Record, canonical, certificate_path, sha256
-from matchgym.leaderboards.submission import Bar, kind_of, no_bar, season_tasks
+from matchgym.leaderboards.submission import Bar, kind_of, no_bar, refusal_of
 from matchgym.leaderboards.tasks import TASKS, Task
 
 FIELDS = {
@@ -83,8 +83,8 @@ def verify_board(out: Path, tasks: Sequence[Task] = TASKS, replays: int = 1, bar
         return report
     for season in found:
         mine = [record for record in records if record["body"]["season"] == season.name]
-        checks = _Checks(out, store, season, mine, season_tasks(season, tasks), report, bar)
         try:
+            checks = _Checks(out, store, season, mine, season_tasks(season, store, tasks), report, bar)
             checks.run(replays, records[-1]["sha256"])
         except InputError as error:
             report.problems.append(str(error))
@@ -148,8 +148,13 @@ class _Checks:
                     self.wrong(f"{body['name']!r} is none of the project's own entries, but is listed as {body['kind']!r}.")
 
     def bounds(self, body: Record) -> None:
-        task = self.tasks[body["task"]]
-        instance, bound = task.load(), body["bound"]
+        task, bound = self.tasks[body["task"]], body["bound"]
+        if task.family and self.seed(task, "season") is None:
+            self.report.not_replayable.append(f"{task.name}/bound")
+            return
+        instance = task.load()
+        if task.family and bound["instance_sha256"] != instance.sha256:
+            self.wrong(f"task {task.name}: the season's secret draws another instance than the stated one.")
         layer = task.entry.layer("bounds")
         seed = self.seed(task, "season")
         certificate = self.certificate(task, bound, seed)
@@ -242,10 +247,13 @@ class _Checks:
     def refusal(self, body: Record) -> str | None:
         """The sentence with which an entry of ours refuses to play; None if it plays."""
         entries = stored_artefact(self.store, body["artefact"], tuple(self.tasks.values())).entries
+        file = next(file for file in entries if file.task.name == body["task"])
+        if file.task.family and self.seed(file.task, "season") is None:
+            return str(body["reason"])
         try:
-            load_policy(next(file for file in entries if file.task.name == body["task"]))
+            load_policy(file)
         except InputError as error:
-            return str(error)
+            return refusal_of(file, error)
         return None
 
     def replays(self, number: int, digest: str) -> None:
@@ -268,7 +276,8 @@ def replay(
     store: FolderStore, season: Season, task: Task, body: Record, tasks: Sequence[Task] = TASKS, bar: Bar = no_bar
 ) -> str | None:
     """Measure an evaluated row again: None if it gives the same, "" if that is not possible here, else what differs."""
-    file = next(each for each in stored_artefact(store, body["artefact"], tasks).entries if each.task.name == task.name)
+    entries = stored_artefact(store, body["artefact"], tasks).entries
+    file = next(each for each in entries if each.task.name == task.name).on(task)
     if (season.revealed is None and store.secret(season.name) is None) or (body["is_jailed"] and not jail.is_available()):
         return ""
     seed = seed_of(season.secret(store), task, body["phase"])
