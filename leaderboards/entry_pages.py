@@ -28,6 +28,7 @@ from matchgym.leaderboards.markup import (
     text,
 )
 from matchgym.leaderboards.pages import compare_page_name, verdict_text
+from matchgym.leaderboards.probes import ALIKE
 from matchgym.leaderboards.ranking import LEVEL, paired_p_value
 from matchgym.leaderboards.store import BLOBS, sha256
 
@@ -59,6 +60,7 @@ def entry_page(entry: Record, artefact: Artefact, board: Record) -> str:
         f"{method['training_steps']:,} training steps, seed {text(method['train_seed'])}, {text(method['hardware'])}",
         "Links": ", ".join(text(agent[key]) for key in ("url", "paper") if key in agent) or "none",
         "Artefact": f"sha256 <code>{text(artefact.sha256)}</code>; files {files}",
+        "Decides alike": _alike(entry, board),
         "Replay a row": f"<pre>matchgym leaderboard replay {text(artefact.sha256[:16])} --task TASK</pre>",
         "Compare": compare or "nothing to compare with yet",
     }
@@ -70,6 +72,19 @@ def entry_page(entry: Record, artefact: Artefact, board: Record) -> str:
         f"95 % interval.</p>{details}"
     )
     return page(entry["name"], body, board, depth=1)
+
+
+def _alike(entry: Record, board: Record) -> str:
+    """What came in before and agrees with an entry at the probes."""
+    if entry["kind"] != "agent":
+        return "not asked of the policies of this package"
+    rows = {each["artefact"]: each for each in board["entries"]}
+    found = [
+        f"{entry_link(rows[each['artefact']], 1)} in {each['agreement']:.1%} of {each['probes']:,} probe states"
+        for each in entry["alike"]
+    ]
+    note = f" (at least {ALIKE:.0%}; on a small task honest agents may all have learned the one best policy)"
+    return ", ".join(found) + note if found else f"nothing that came in before, in {ALIKE:.0%} of the probe states"
 
 
 def _forest_line(task: Record, row: Record) -> str:

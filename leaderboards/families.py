@@ -115,27 +115,27 @@ def family(name: str, env_id: str, generator: Generator, note: str, seed: int, *
 
 MEMBER_TASKS: tuple[FamilyTask, ...] = (
     *family(
-        "generalise-stationary", "StationaryMatching-v0", lambda seed: random_market(6, 8, seed, density=0.6),
+        "generalise-stationary", "StationaryMatching-v0", partial(random_market, 6, 8, density=0.6),
         "Six supplier and eight customer types, random rates and rewards, two in five pairs incompatible.",
         7_500_000, warmup=2_000, decisions=10_000, bound_kind="tlp-online",
     ),
     *family(
-        "generalise-graph", "GeneralMatching-v0", lambda seed: general_matching.random_graph(8, seed, density=0.5),
+        "generalise-graph", "GeneralMatching-v0", partial(general_matching.random_graph, 8, density=0.5),
         "Eight types on a random graph with half of the pairs compatible.",
         7_510_000, warmup=2_000, decisions=10_000, bound_kind="tlp-joint",
     ),
     *family(
-        "generalise-queues", "MatchingQueues-v0", lambda seed: matching_queues.random_network(5, 6, seed, load=0.6),
+        "generalise-queues", "MatchingQueues-v0", partial(matching_queues.random_network, 5, 6, load=0.6),
         "Five queues and six customer types with random rates and costs.",
         7_520_000, warmup=2_000, decisions=10_000, bound_kind="priced",
     ),
     *family(
-        "generalise-euclid", "EuclideanMatching-v0", lambda seed: euclidean_matching.uniform(8, 8, 2, seed),
+        "generalise-euclid", "EuclideanMatching-v0", partial(euclidean_matching.uniform, 8, 8, 2),
         "Eight places of suppliers and eight of customers, uniform on the square.",
         7_530_000, warmup=2_000, decisions=10_000, bound_kind="priced",
     ),
     *family(
-        "generalise-locality", "DataLocality-v0", lambda seed: random_cluster(40, 3, 2, seed, load=0.8),
+        "generalise-locality", "DataLocality-v0", partial(random_cluster, 40, 3, 2, load=0.8),
         "Forty servers of three random types and two types of dispatchers on a random graph.",
         7_540_000, warmup=8_000, decisions=20_000, bound_kind="tightest-any", anchor="jsq-d",
     ),
@@ -155,7 +155,7 @@ MEMBER_TASKS: tuple[FamilyTask, ...] = (
         7_570_000, warmup=0, decisions=2_000, bound_kind="oracle", anchor="random",
     ),
     *family(
-        "generalise-market", "FreelanceMarket-v0", lambda seed: freelance_market.random_market(4, 2, 3, seed, "ID", load=0.95),
+        "generalise-market", "FreelanceMarket-v0", partial(freelance_market.random_market, 4, 2, 3, kind="ID", load=0.95),
         "Four job types, two categories, three skills at a load of 0.95; jobs are decomposable and tied to a category.",
         7_580_000, warmup=0, decisions=1_000, bound_kind="throughput", anchor="random",
     ),

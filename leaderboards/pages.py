@@ -160,6 +160,8 @@ def _cells(row: Record, task: Record) -> str:
     difference = "" if row["difference"] is None else f"<small>{difference_text(row['difference'])}</small>"
     half = row["batch_means_half_width"]
     same = "" if row["same_as"] is None else f"<small>decides as {text(row['same_as'])}</small>"
+    if row["alike"] not in (None, row["same_as"]):
+        same += f"<small>decides nearly as {text(row['alike'])}</small>"
     return (
         f'<th scope="row">{entry_link(row)}{same}</th>'
         f'<td class="number">{score_text(row["score"])}{ratio}</td>'

@@ -11,7 +11,7 @@ import hmac
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matchgym
 from matchgym.envs.instance import InputError, shorten
@@ -21,7 +21,7 @@ from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Ta
 
 PHASES = ("season", "fresh")
 INSTANCE = "instance"  # stands for the phase where the seed is that of a secret instance
-OPENED, CLOSED = "season-opened", "season-closed"
+OPENED, CLOSED, ARCHIVED = "season-opened", "season-closed", "season-archived"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Season:
     name: str
     commitment: str  # sha256 of the secret
     is_quick: bool  # whether its tasks are at a fraction of their length, to try things out
-    revealed: bytes | None  # the secret, once the season is closed
+    versions: tuple[str, str]  # of the suite and the scorer
+    revealed: bytes | None = None  # the secret, once the season is closed
 
     @property
     def is_open(self) -> bool:
@@ -74,7 +75,8 @@ def seasons(records: list[Record]) -> list[Season]:
         if record["kind"] == OPENED:
             if body["season"] in found:
                 raise InputError(f"record {record['n']} opens season {body['season']!r} twice.")
-            found[body["season"]] = Season(body["season"], body["commitment"], body["quick"], None)
+            versions = body["suite_version"], body["scorer_version"]
+            found[body["season"]] = Season(body["season"], body["commitment"], body["quick"], versions)
         elif record["kind"] == CLOSED:
             old = found.get(body["season"])
             if old is None or not old.is_open:
@@ -82,7 +84,7 @@ def seasons(records: list[Record]) -> list[Season]:
             revealed = bytes.fromhex(body["secret"])
             if hashlib.sha256(revealed).hexdigest() != old.commitment:
                 raise InputError(f"record {record['n']} reveals a secret that season {old.name} did not commit to.")
-            found[old.name] = Season(old.name, old.commitment, old.is_quick, revealed)
+            found[old.name] = replace(old, revealed=revealed)
     return list(found.values())
 
 
@@ -108,7 +110,12 @@ def open_season(store: Store, name: str, is_quick: bool = False, secret: bytes |
     store.put_secret(name, secret)
     versions = {"suite_version": SUITE_VERSION, "scorer_version": SCORER_VERSION, "package_version": matchgym.__version__}
     store.append(OPENED, {"season": name, "commitment": commitment, "quick": is_quick, **versions})
-    return Season(name, commitment, is_quick, None)
+    return Season(name, commitment, is_quick, (SUITE_VERSION, SCORER_VERSION))
+
+
+def archive(store: Store, season: Season) -> None:
+    """Keep the last board of a closed season among the blobs: with another suite, it no longer follows from the records."""
+    store.append(ARCHIVED, {"season": season.name, "board_sha256": store.put_blob(store.board())})
 
 
 def close_season(store: Store) -> Season:
@@ -119,4 +126,4 @@ def close_season(store: Store) -> Season:
     secret = season.secret(store)
     store.append(CLOSED, {"season": season.name, "secret": secret.hex()})
     store.reveal_certificates()
-    return Season(season.name, season.commitment, season.is_quick, secret)
+    return replace(season, revealed=secret)

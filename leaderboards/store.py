@@ -68,6 +68,9 @@ class Store(Protocol):
     def blob(self, digest: str) -> bytes:
         """The data with that sha256; InputError if it is missing or altered."""
 
+    def board(self) -> bytes:
+        """board.json, as it was published last."""
+
     def put_certificate(self, certificate: Any, is_secret: bool = False) -> tuple[str, bool]:
         """Keep a certificate unless it is too large; returns its sha256, and whether it is kept.
 
@@ -79,6 +82,9 @@ class Store(Protocol):
 
     def certificate(self, digest: str) -> Any:
         """The certificate with that sha256, or None if it is not kept; InputError if it is altered."""
+
+    def without_records(self) -> "Store":
+        """The same store for another process, which appends nothing."""
 
     def put_secret(self, season: str, secret: bytes) -> None:
         """Keep the secret of a season apart from what is published."""
@@ -130,6 +136,9 @@ class FolderStore:
             raise InputError(f"{BLOBS}/{digest} does not have the sha256 that it is named by.")
         return data
 
+    def board(self) -> bytes:
+        return read_bytes(self.folder / BOARD)
+
     def put_certificate(self, certificate: Any, is_secret: bool = False) -> tuple[str, bool]:
         text = canonical(certificate)
         digest = sha256(text)
@@ -154,6 +163,9 @@ class FolderStore:
         if sha256(text) != digest:
             raise InputError(f"{CERTIFICATES}/{path.name} does not have the sha256 that it is named by.")
         return parse(text, f"{CERTIFICATES}/{path.name}")
+
+    def without_records(self) -> "FolderStore":
+        return FolderStore(self.folder, self.now)
 
     def put_secret(self, season: str, secret: bytes) -> None:
         path = self.folder / SECRETS / season

@@ -4,9 +4,10 @@ A task is never edited: a change of any of its numbers is a new SUITE_VERSION. A
 a new SCORER_VERSION. Either makes every published row stale. Everything else iterates over TASKS, so that an entry here is all
 that a new task needs.
 
-A task has at most 256 replications, see `measuring`. Its warm-up is at least the time after which the model forgets its start,
-and warm-up and decisions make the 95 % half-width of the best baseline at most 0.5 % of its mean (of its share of the bound,
-where every replication draws an instance of its own).
+A task has 256 replications, see `measuring`. Its warm-up is at least the time after which the model forgets its start, and
+warm-up and decisions make the 95 % half-width of the best baseline at most 0.5 % of its mean (of its share of the bound, where
+every replication draws an instance of its own). Where rewards are drawn anew, longer runs do not make shares alike, so that it
+takes more replications: up to 2,048, with looks in proportion.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from matchgym.leaderboards.families import MEMBER_TASKS
 from matchgym.leaderboards.task import LOOKS as LOOKS
 from matchgym.leaderboards.task import Task as Task
 
-SUITE_VERSION = "2"
-SCORER_VERSION = "2"
+SUITE_VERSION = "3"
+SCORER_VERSION = "3"
 
 FIXED_TASKS = (
     Task(
@@ -341,10 +342,10 @@ FIXED_TASKS = (
     Task(
         name="floating-toy",
         id="FloatingClients-v0",
-        instance="toy",
-        sha256="530cf087298123045ec2c118f8adfd0e337a48ba4d88f4cd85ce4fdff8a22637",
+        instance="toy-30000",
+        sha256="be6020437eac99294bd4e1d795605bff36cf0161d33a8df864b792c0b07230ae",
         warmup=0,
-        decisions=200,
+        decisions=30_000,
         seed=7_270_000,
         note="One server that always succeeds and one that never does; rewards are fixed.",
         bound_kind="oracle",
@@ -361,18 +362,20 @@ FIXED_TASKS = (
         note=("The paper's setting: clients come with their own unknown rewards, and every replication has its own bound."),
         bound_kind="oracle",
         anchor="random",
+        replications=2_048,
     ),
     Task(
         name="floating-slow",
         id="FloatingClients-v0",
-        instance="floating-0.01",
-        sha256="72c3db14f14e87ce452fb6428201e40f7b9d75e053cd223fbc96531e227f35e2",
+        instance="floating-0.01-5000",
+        sha256="fa3ca8dcd86aefd9d6511993c0fcf408ffcf4098f8e912f8e77af6a1a4edfde2",
         warmup=0,
-        decisions=1_000,
+        decisions=5_000,
         seed=7_290_000,
         note="The paper's setting with clients who stay ten times as long.",
         bound_kind="oracle",
         anchor="random",
+        replications=2_048,
     ),
     Task(
         name="floating-crowd",
@@ -385,6 +388,7 @@ FIXED_TASKS = (
         note="Thirty clients of three types and forty servers.",
         bound_kind="oracle",
         anchor="random",
+        replications=448,
     ),
     Task(
         name="design-toy",

@@ -46,7 +46,7 @@ def opened(tmp_path_factory, network) -> Path:
     store = FolderStore(tmp_path_factory.mktemp("board"), noon)
     open_season(store, "one", secret=SECRET)
     submit_baselines(baselines(BOARD), store, BOARD)
-    submit(read_artefact(entered(tmp_path_factory.mktemp("agent"), network), BOARD), store, BOARD, is_jailed=False)
+    submit([read_artefact(entered(tmp_path_factory.mktemp("agent"), network), BOARD)], store, BOARD, is_jailed=False)
     verify_leaders(store, BOARD, is_jailed=False)
     publish(store, BOARD)
     return store.folder
