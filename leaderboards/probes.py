@@ -1,10 +1,11 @@
 """Copies: who decides alike in the probe states of a task.
 
-A policy that draws at random does so from streams of its own public seed, as its copy does. The probe states are the first PROBES at which there is a choice on runs of ROWS rows under random valid actions, from the
-task's public seed: the same for everyone, and nothing that an artefact does changes them. A policy's decisions there are kept
-as a digest of two bytes each. An agent that agrees with what came in before at ALIKE of all probes of the tasks that both play
-is flagged as alike: on its page, on the board and in board.json. A flag is no verdict: on a small task honest agents may all
-have learned the one best policy, and an agent may have learned a baseline.
+The probe states are the first PROBES at which there is a choice on runs of ROWS rows under random valid actions, from the
+task's public seed: the same for everyone, and nothing that an artefact does changes them. A policy that draws at random does so
+from streams of its own public seed, as its copy does. The decisions are kept as digests of two bytes each. An agent that agrees
+with what came in before at ALIKE of all probes of the tasks that both play is flagged as alike: on its page, on the board and
+in board.json. A flag is no verdict: on a small task honest agents may all have learned the one best policy, and an agent may
+have learned a baseline.
 """
 
 import base64

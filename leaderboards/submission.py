@@ -108,7 +108,8 @@ def finish(store: Store, tasks: Sequence[Task] = TASKS, is_jailed: bool = True, 
         for file in stored_artefact(store, digest, tasks).entries
         if (digest, file.task.name) not in done
     ]
-    run_due(due, season, store, is_jailed, bar, jobs)
+    places = {name: k for k, name in enumerate(known)}
+    run_due(sorted(due, key=lambda each: places[each.file.task.name]), season, store, is_jailed, bar, jobs)
 
 
 def _key(record: Record) -> tuple[str, str]:

@@ -388,7 +388,7 @@ FIXED_TASKS = (
         note="Thirty clients of three types and forty servers.",
         bound_kind="oracle",
         anchor="random",
-        replications=448,
+        replications=384,
     ),
     Task(
         name="design-toy",

@@ -1,14 +1,16 @@
 """Many artefacts at once: copies, methods, several processes, limits of `fit`, and a new season on an old board."""
 
 import dataclasses
+import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import SECRET, TINY, noon, small_network, write_artefact
+from boards import SECRET, TINY, noon, small_network, tiny, write_artefact
 from typer.testing import CliRunner
 
 from matchgym.baselines.stationary_matching import POLICIES
@@ -32,7 +34,7 @@ from matchgym.leaderboards.tasks import find_task
 from matchgym.leaderboards.verification import verify_board
 
 DEMO = find_task("demo")
-PAIR = tuple(dataclasses.replace(find_task(name), replications=16, warmup=10, decisions=50) for name in ("demo", "random-3x4"))
+PAIR = (TINY[1], tiny("b5eps-2", 90))
 
 
 def network_for(task, seed: int) -> Network:
@@ -61,8 +63,6 @@ def artefact_of(folder: Path, tasks, networks, name: str, train_seed: int, steps
     for task, network in zip(tasks, networks, strict=True):
         data = write_network(network)
         (folder / f"{task.name}.onnx").write_bytes(data)
-        import hashlib
-
         digest = hashlib.sha256(data).hexdigest()
         entry = {"task": task.name, "kind": "onnx-mlp/1", "file": f"{task.name}.onnx", "sha256": digest, "bytes": len(data)}
         entries.append(entry | {"action_mode": "greedy"})
@@ -148,7 +148,7 @@ def test_a_copy_is_flagged_in_board_and_pages(many):
     assert all(not each["alike"] for each in entries.values() if each is not copy)
     page = (many / "entries" / f"{copy['artefact'][:16]}.html").read_text()
     assert f"of {2 * PROBES:,} probe states" in page
-    assert "decides nearly as method 0" in (many / "track-StationaryMatching-v0.html").read_text()
+    assert re.search("decides (nearly )?as method 0", (many / "track-StationaryMatching-v0.html").read_text())
     assert verify_board(many, PAIR, replays=9).problems == []
 
 
@@ -159,11 +159,11 @@ def test_five_runs_are_a_method(many):
     """The interquartile mean of 5 runs x 2 tasks without the 2 smallest and the 2 largest; four runs are none."""
     board = json.loads((many / "board.json").read_text())
     (method,) = board["methods"]
-    assert (method["name"], method["runs"], method["tasks"]) == ("method 0", 5, ["demo", "random-3x4"])
+    assert (method["name"], method["runs"], method["tasks"]) == ("method 0", 5, ["tiny-demo", "tiny-b5eps-2"])
     scores = sorted(row["score"]["mean"] for task in board["tasks"] for row in task["rows"] if row["name"] == "method 0")
     assert method["score"]["mean"] == pytest.approx(np.mean(scores[2:8]), rel=1e-9)
-    table = np.array(scores).reshape(5, 2)
-    assert method_interval(table)[0] == pytest.approx(np.mean(scores[2:8]))
+    assert method["score"]["low"] <= method["score"]["mean"] <= method["score"]["high"]
+    assert method_interval(np.array(scores).reshape(5, 2))[0] == pytest.approx(np.mean(scores[2:8]))
     assert "method 0" in (many / "index.html").read_text()
 
 
@@ -174,7 +174,7 @@ def test_all_are_submitted_or_none(many, tmp_path):
     store = FolderStore(many)
     before = len(store.records())
     good = artefact_of(tmp_path / "a", PAIR, [network_for(task, 77) for task in PAIR], "good", 0)
-    bad = write_artefact(tmp_path / "b", data=b'{"policy": "nobody", "parameters": {}}')
+    bad = write_artefact(tmp_path / "b", data=b'{"policy": "nobody", "parameters": {}}', entry={"task": "tiny-demo"})
     with pytest.raises(InputError, match="nobody"):
         submit([read_artefact(good, PAIR), read_artefact(bad, PAIR)], store, PAIR, is_jailed=False)
     twice = artefact_of(tmp_path / "c", PAIR, [network_for(task, 77) for task in PAIR], "twin", 1)
@@ -217,7 +217,7 @@ class Fat(POLICIES["greedy"]):
 
 class Broken(POLICIES["greedy"]):
     def fit(self, instance):
-        os.abort()
+        os._exit(3)
 
 
 @pytest.fixture
@@ -241,9 +241,9 @@ def test_a_fit_that_takes_too_much_is_refused(kind, sentence, declared, monkeypa
 
 def test_a_rehearsal_says_what_fit_says(declared, tmp_path):
     rehearse(declared)
-    data = b'{"policy": "optimal", "parameters": {"max_states": 2}}'
-    with pytest.raises(InputError, match="needs more than 2 states"):
-        rehearse(read_artefact(write_artefact(tmp_path / "b", data=data)).entries[0])
+    large = write_artefact(tmp_path / "b", data=b'{"policy": "optimal", "parameters": {}}', entry={"task": "random-40x40"})
+    with pytest.raises(InputError, match="needs more than 60000 states"):
+        rehearse(read_artefact(large).entries[0])
 
 
 # Seasons.
