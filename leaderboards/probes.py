@@ -85,11 +85,11 @@ def alike(order: Sequence[str], told: Mapping[str, Mapping[str, str]]) -> dict[s
                     same[place[a], place[b]] += int((mine[:both] == other[:both]).sum())
                     total[place[a], place[b]] += both
     found: dict[str, list[dict[str, Any]]] = {}
-    for a, artefact in enumerate(order):
-        near = [b for b in range(a) if total[a, b] >= LEAST and same[a, b] >= ALIKE * total[a, b]]
-        near.sort(key=lambda b: (-same[a, b] / total[a, b], b))
+    for k, artefact in enumerate(order):
+        near = [j for j in range(k) if total[k, j] >= LEAST and same[k, j] >= ALIKE * total[k, j]]
+        near.sort(key=lambda j: (-same[k, j] / total[k, j], j))
         found[artefact] = [
-            {"artefact": order[b], "agreement": round(float(same[a, b] / total[a, b]), 4), "probes": int(total[a, b])}
-            for b in near
+            {"artefact": order[j], "agreement": round(float(same[k, j] / total[k, j]), 4), "probes": int(total[k, j])}
+            for j in near
         ]
     return found

@@ -21,7 +21,8 @@ START, START_SECONDS = "spawn", 60.0  # a fresh interpreter: forks of a process 
 def rehearse(file: File, seconds: float = FIT_SECONDS, megabytes: int = FIT_MEGABYTES) -> None:
     """Fit a declared policy in a child process; InputError if that fails, takes too long or needs too much memory."""
     here, there = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context(START).Process(target=_child, args=(file, megabytes, there), daemon=True)
+    context: Any = multiprocessing.get_context(START)
+    child = context.Process(target=_child, args=(file, megabytes, there), daemon=True)
     child.start()
     there.close()
     try:
