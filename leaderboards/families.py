@@ -84,6 +84,11 @@ def floating_platform(seed: int, n_types: int = 2, n_servers: int = 6, present: 
     }
 
 
+def priced_square(seed: int) -> Fields:
+    """Eight places of each side on the square, at a price that makes most matches worth their way."""
+    return euclidean_matching.uniform(8, 8, 2, seed) | {"throughput_price": 0.6}
+
+
 def free_cluster(seed: int) -> Fields:
     """A random cluster of 40 servers where every pair of types may be joined."""
     return random_cluster(40, 3, 2, seed, load=0.8) | {"compatibility": [[1.0] * 3] * 2}
@@ -125,12 +130,12 @@ MEMBER_TASKS: tuple[FamilyTask, ...] = (
         7_510_000, warmup=2_000, decisions=10_000, bound_kind="tlp-joint",
     ),
     *family(
-        "generalise-queues", "MatchingQueues-v0", partial(matching_queues.random_network, 5, 6, load=0.6),
+        "generalise-queues", "MatchingQueues-v0", partial(matching_queues.random_network, 5, 6, load=0.6, price=1.0),
         "Five queues and six customer types with random rates and costs.",
         7_520_000, warmup=2_000, decisions=10_000, bound_kind="priced",
     ),
     *family(
-        "generalise-euclid", "EuclideanMatching-v0", partial(euclidean_matching.uniform, 8, 8, 2),
+        "generalise-euclid", "EuclideanMatching-v0", priced_square,
         "Eight places of suppliers and eight of customers, uniform on the square.",
         7_530_000, warmup=2_000, decisions=10_000, bound_kind="priced",
     ),
@@ -155,8 +160,8 @@ MEMBER_TASKS: tuple[FamilyTask, ...] = (
         7_570_000, warmup=0, decisions=2_000, bound_kind="oracle", anchor="random",
     ),
     *family(
-        "generalise-market", "FreelanceMarket-v0", partial(freelance_market.random_market, 4, 2, 3, kind="ID", load=0.95),
-        "Four job types, two categories, three skills at a load of 0.95; jobs are decomposable and tied to a category.",
+        "generalise-market", "FreelanceMarket-v0", partial(freelance_market.random_market, 4, 2, 3, kind="ID", load=1.5),
+        "Four job types, two categories, three skills, asked for more than they can do; jobs are decomposable and tied to a category.",
         7_580_000, warmup=0, decisions=1_000, bound_kind="throughput", anchor="random",
     ),
     *family(
