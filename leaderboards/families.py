@@ -161,7 +161,7 @@ MEMBER_TASKS: tuple[FamilyTask, ...] = (
     ),
     *family(
         "generalise-market", "FreelanceMarket-v0", partial(freelance_market.random_market, 4, 2, 3, kind="ID", load=1.5),
-        "Four job types, two categories, three skills, asked for more than they can do; jobs are decomposable and tied to a category.",
+        "Four job types, two categories, three skills, asked for more than they can do; class ID.",
         7_580_000, warmup=0, decisions=1_000, bound_kind="throughput", anchor="random",
     ),
     *family(
