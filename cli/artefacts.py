@@ -20,6 +20,9 @@ def export(
     name: Annotated[str | None, typer.Option("--name", help="The agent's name; by default its folder's.")] = None,
     author: Annotated[list[str], typer.Option("--author", help="Who made it; repeatable.")] = [],  # noqa: B006
     licence: Annotated[str, typer.Option("--licence", help="Licence of the networks.")] = "MIT",
+    family: Annotated[
+        str | None, typer.Option("--family", help="Enter them for a family, whatever they were trained on.")
+    ] = None,
     description: Annotated[str, typer.Option("--description", help="One or two sentences.")] = "Trained with matchgym.",
     as_json: Json = False,
 ) -> None:
@@ -35,7 +38,9 @@ def export(
             if env.removeprefix("matchgym:") != trained_for:
                 raise InputError(f"the agent was trained for {trained_for}, not for --env {shorten(env)}.")
     make_folder("--out", out)
-    manifest = export_agents(folders, out, name or folders[0].resolve().name, author or ["anonymous"], licence, description)
+    manifest = export_agents(
+        folders, out, name or folders[0].resolve().name, author or ["anonymous"], licence, description, family=family
+    )
     if as_json:
         return print_json({"manifest": str(manifest)})
     console.print(f"every network decides as its model does in 10,000 states; written to {out}")

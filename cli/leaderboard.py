@@ -13,6 +13,7 @@ leaderboard = typer.Typer(help="Build, rank or verify a leaderboard.", no_args_i
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Out = Annotated[Path, typer.Option("--out", help="The board's folder.")]
 Published = Annotated[Path | None, typer.Option("--out", help="The board's folder; by default the published one.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Processes that measure; the values are the same.")]
 RUNS = Path("runs/leaderboard")
 
 
@@ -49,28 +50,52 @@ def close_command(out: Out = RUNS, as_json: Json = False) -> None:
     console.print(f"season {season.name} is closed and its secret revealed", markup=False)
 
 
+@leaderboard.command("season")
+def season_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new season: a-z, 0-9, . and -.")],
+    out: Out = RUNS,
+    jobs: Jobs = 1,
+    as_json: Json = False,
+) -> None:
+    """Close the present season and keep its board, open the next, and submit all baselines on every task to it.
+
+    An interrupted command keeps what it finished; the same command goes on.
+    """
+    from matchgym.leaderboards.building import new_season
+
+    watch = Stopwatch()
+    make_folder("--out", out)
+    try:
+        board = new_season(out, name, bar=progress_bar, jobs=jobs)
+    except KeyboardInterrupt:
+        print(f"Interrupted; the finished rows are kept in {out}.", file=sys.stderr)
+        raise typer.Exit(1) from None
+    _finish(board, out, watch, as_json)
+
+
 @leaderboard.command()
 def build(
     agents: Annotated[
         list[Path], typer.Option("--agents", metavar="DIR", help="A trained agent's folder, or a folder of such; repeatable.")
     ] = [],  # noqa: B006
     out: Out = RUNS,
-    task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="Only this task; repeatable.")] = [],  # noqa: B006
+    task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="Only this task or family; repeatable.")] = [],  # noqa: B006
     quick: Annotated[bool, typer.Option("--quick", help="Short simulations, to try things out; the pages say so.")] = False,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Submit all baselines and the given agents on every task, and write board.json and the pages.
 
     Opens a season if there is none. An interrupted build keeps what it finished; the same command goes on.
     """
-    from matchgym.leaderboards import TASKS, find_task
-    from matchgym.leaderboards.building import build_board
+    from matchgym.leaderboards import TASKS
+    from matchgym.leaderboards.building import build_board, chosen_tasks
 
     watch = Stopwatch()
     make_folder("--out", out)
-    tasks = [find_task(name) for name in task] or list(TASKS)
+    tasks = chosen_tasks(task) or list(TASKS)
     try:
-        board = build_board(out, tasks, agents, quick, progress_bar)
+        board = build_board(out, tasks, agents, quick, progress_bar, jobs)
     except KeyboardInterrupt:
         print(f"Interrupted; the finished rows are kept in {out}.", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -78,17 +103,22 @@ def build(
 
 
 def submit(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a manifest.json.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with a manifest.json, or folders of such.")],
     out: Out = RUNS,
     unjailed: Annotated[bool, typer.Option("--unjailed", help="Run networks without a jail: your own files only.")] = False,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
-    """Submit an artefact to the open season of a board: gate, evaluation under the season's seeds, fresh seeds for leaders."""
+    """Submit artefacts to the open season of a board: gate, evaluation under the season's seeds, fresh seeds for leaders.
+
+    All are submitted or, if the gate refuses one, none. An interrupted evaluation goes on with `leaderboard build`.
+    """
     from matchgym.leaderboards.artefact import read_artefact
-    from matchgym.leaderboards.building import submit_artefact
+    from matchgym.leaderboards.building import find_artefacts, submit_artefacts
 
     watch = Stopwatch()
-    board = submit_artefact(out, read_artefact(folder), not unjailed, progress_bar)
+    artefacts = [read_artefact(folder) for folder in find_artefacts(folders)]
+    board = submit_artefacts(out, artefacts, not unjailed, progress_bar, jobs=jobs)
     _finish(board, out, watch, as_json)
 
 
@@ -129,6 +159,20 @@ def replay(
 
 
 @leaderboard.command()
+def instance(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="A task; of a family, its public instance.")],
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of a family: draw the instance of this seed.")] = None,
+    revealed: Annotated[
+        Path | None, typer.Option("--revealed", metavar="BOARD", help="Of a family: the instance of the board's closed season.")
+    ] = None,
+) -> None:
+    """Print the instance of a task as JSON, for `--instance` elsewhere: to train on, or to see what a closed season played."""
+    from matchgym.leaderboards.building import instance_of
+
+    print_json(instance_of(name, seed, revealed).to_dict())
+
+
+@leaderboard.command()
 def verify(
     out: Published = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="Rows of each task to replay.")] = 1,
@@ -151,6 +195,10 @@ def verify(
         if report.not_replayable:
             names = ", ".join(report.not_replayable)
             console.print(f"  not replayed, for want of the season's secret or of a jail: {names}", markup=False)
+        if report.older:
+            console.print(
+                f"  of an older suite or scorer, digests checked only: season {', '.join(report.older)}", markup=False
+            )
         console.print(f"{'sound' if report.is_sound else 'NOT SOUND'}   ({watch.seconds:.1f} s)")
     if not report.is_sound:
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -26,7 +26,7 @@ from matchgym.envs.instance import InputError, as_array, is_count, shorten, unkn
 from matchgym.envs.registry import Entry
 from matchgym.envs.rng import seed_words, uniform
 from matchgym.leaderboards.store import Store, parse, read_bytes
-from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task, find_task
+from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task, find_family, find_task
 
 MANIFEST, SCHEMA_VERSION, SUITE = "manifest.json", 1, "matchgym"
 KINDS = ("onnx-mlp/1", "declarative/1")
@@ -48,6 +48,14 @@ class File:
     action_mode: str
     options: Mapping[str, Any] = field(default_factory=dict)  # of the environment, see FREE_OPTIONS
 
+    def on(self, task: Task) -> Self:
+        """The same file for a task with another instance or length."""
+        return replace(self, task=task)
+
+    def practice(self) -> Self:
+        """The same file for what is public of its task."""
+        return self.on(self.task.practice())
+
 
 @dataclass(frozen=True)
 class Artefact:
@@ -63,7 +71,16 @@ class Artefact:
 
 # The manifest. A table says what a key holds: a type, or a nested table; a key with "?" may be absent.
 
-_ENTRY = {"task": str, "kind": str, "file": str, "sha256": str, "bytes": int, "action_mode": str, "options?": dict}
+_ENTRY = {
+    "task?": str,
+    "family?": str,
+    "kind": str,
+    "file": str,
+    "sha256": str,
+    "bytes": int,
+    "action_mode": str,
+    "options?": dict,
+}
 _SCHEMA: dict[str, Any] = {
     "schema_version": int,
     "suite": {"name": str, "version": str},
@@ -149,7 +166,7 @@ def parse_artefact(data: bytes, read: Callable[[str, str, str], bytes], tasks: S
     listed = manifest["entries"]
     if not 1 <= len(listed) <= MAX_ENTRIES:
         raise InputError(f"manifest.entries must hold 1 to {MAX_ENTRIES} entries, not {len(listed)}.")
-    entries = tuple(_entry(f"manifest.entries[{k}]", each, read, tasks) for k, each in enumerate(listed))
+    entries = tuple(file for k, each in enumerate(listed) for file in _entry(f"manifest.entries[{k}]", each, read, tasks))
     names = [entry.task.name for entry in entries]
     if len(set(names)) < len(names):
         raise InputError("manifest.entries names a task twice.")
@@ -157,8 +174,11 @@ def parse_artefact(data: bytes, read: Callable[[str, str, str], bytes], tasks: S
     return Artefact(digest, data, entries, manifest["agent"], manifest["method"], manifest["declares"])
 
 
-def _entry(place: str, values: Any, read: Callable[[str, str, str], bytes], tasks: Sequence[Task]) -> File:
+def _entry(place: str, values: Any, read: Callable[[str, str, str], bytes], tasks: Sequence[Task]) -> list[File]:
+    """The files of an entry, one per task: those of all instances of a family are the same."""
     _check(place, values, _ENTRY)
+    if ("task" in values) == ("family" in values):
+        raise InputError(f"{place} must name either a task or a family.")
     for key, allowed in (("kind", KINDS), ("action_mode", MODES)):
         if values[key] not in allowed:
             raise InputError(f"{place}.{key} must be one of {', '.join(allowed)}, not {shorten(values[key])}.")
@@ -170,14 +190,17 @@ def _entry(place: str, values: Any, read: Callable[[str, str, str], bytes], task
     data = read(name, values["sha256"], place)
     if len(data) != values["bytes"] or hashlib.sha256(data).hexdigest() != values["sha256"]:
         raise InputError(f"{place}: {shorten(name)} does not have the stated sha256 and number of bytes.")
-    task, options = find_task(values["task"], tasks), values.get("options", {})
+    chosen = [find_task(values["task"], tasks)] if "task" in values else find_family(values["family"], tasks)
+    if "task" in values and chosen[0].family:
+        raise InputError(f"{place}.task is one instance of a family; write family {chosen[0].family!r} in place of it.")
+    model, options = chosen[0].entry.model, values.get("options", {})
     for key in options:
-        if key not in FREE_OPTIONS or key not in task.entry.model.options or values["kind"] == "declarative/1":
+        if key not in FREE_OPTIONS or key not in model.options or values["kind"] == "declarative/1":
             raise InputError(
-                f"{place}.options names {shorten(key)}, which is no option that an entry for {task.id} may choose."
+                f"{place}.options names {shorten(key)}, which is no option that an entry for {chosen[0].id} may choose."
             )
-    task.entry.model.check_options(options)
-    return File(task, values["kind"], name, data, values["action_mode"], options)
+    model.check_options(options)
+    return [File(task, values["kind"], name, data, values["action_mode"], options) for task in chosen]
 
 
 # Policies.

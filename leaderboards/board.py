@@ -12,6 +12,7 @@ from matchgym.baselines.statistics import Interval, paired_interval, t_interval
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards.measuring import LOOK_LEVEL, certified_values, significant
 from matchgym.leaderboards.methods import method_rows
+from matchgym.leaderboards.probes import alike
 from matchgym.leaderboards.ranking import LEVEL, beats, holm, paired_p_value, rank_intervals, tiers
 from matchgym.leaderboards.season import Season, seasons
 from matchgym.leaderboards.store import SCHEMA_VERSION, Record
@@ -64,6 +65,10 @@ def assemble(records: Sequence[Record], tasks: Sequence[Task] = TASKS, season: s
     board_tasks = [each for each in found if each is not None]
     opened = bodies["season-opened"][0]
     submitted = {body["artefact"]: body for body in bodies["submitted"]}
+    near = _alike(submitted, bodies["evaluated"])
+    for row in (row for task in board_tasks for row in task["rows"]):
+        others = [submitted[each["artefact"]]["name"] for each in near.get(row["artefact"], [])]
+        row["alike"] = others[0] if others else None
     return {
         "schema_version": SCHEMA_VERSION,
         "suite_version": opened["suite_version"],
@@ -75,8 +80,21 @@ def assemble(records: Sequence[Record], tasks: Sequence[Task] = TASKS, season: s
         "tasks": board_tasks,
         "tracks": track_rows(board_tasks),
         "methods": method_rows(board_tasks, submitted),
-        "entries": [{key: body[key] for key in ("artefact", "name", "kind", "method")} for body in submitted.values()],
+        "entries": [
+            {key: body[key] for key in ("artefact", "name", "kind", "method")} | {"alike": near.get(body["artefact"], [])}
+            for body in submitted.values()
+        ],
     }
+
+
+def _alike(submitted: Mapping[str, Record], evaluated: Sequence[Record]) -> dict[str, list[Record]]:
+    """For each agent, what came in before and decides alike at the probes; policies of this package need no flags."""
+    told: dict[str, dict[str, str]] = {}
+    for body in evaluated:
+        if body.get("decisions") is not None:  # which records of scorer 2 lack
+            told.setdefault(body["task"], {})[body["artefact"]] = body["decisions"]
+    found = alike(list(submitted), told) if any(body["kind"] == "agent" for body in submitted.values()) else {}
+    return {key: others for key, others in found.items() if submitted[key]["kind"] == "agent"}
 
 
 def _season(season: Season) -> Record:
@@ -170,6 +188,7 @@ def _row(who: Record, body: Record, anchor: Values, certified: Values) -> Record
         "fresh": None,  # the same on fresh seeds, for rows that were first on the season's
         "is_above_bound": is_above,
         "is_unstable": is_unstable,
+        "alike": None,  # the name of the artefact before it that decides most alike at the probes
         "same_as": None,  # the name of an earlier row with the same values, which decides alike
         "replications": n,
         "batch_means_half_width": body["batch_means_half_width"],

@@ -7,20 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from matchgym.envs.instance import InputError, shorten, unknown
-from matchgym.leaderboards.artefact import Artefact, read_artefact
+from matchgym.leaderboards.artefact import MANIFEST, Artefact, read_artefact
 from matchgym.leaderboards.entrants import baselines
-from matchgym.leaderboards.season import latest, open_season, seasons
+from matchgym.leaderboards.families import FamilyTask
+from matchgym.leaderboards.running import Bar, no_bar
+from matchgym.leaderboards.season import archive, close_season, latest, open_season, season_tasks, seasons
 from matchgym.leaderboards.site import publish
 from matchgym.leaderboards.store import FolderStore, Record
-from matchgym.leaderboards.submission import Bar, no_bar, season_tasks, submit, submit_baselines, verify_leaders
-from matchgym.leaderboards.tasks import TASKS, Task
+from matchgym.leaderboards.submission import submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.tasks import TASKS, Task, find_family, find_task
 from matchgym.leaderboards.verification import replay
 
 DEFAULT_SEASON = "season-1"
 
 
 def build_board(
-    out: Path, tasks: Sequence[Task] = TASKS, agents: Sequence[Path] = (), is_quick: bool = False, bar: Bar = no_bar
+    out: Path,
+    tasks: Sequence[Task] = TASKS,
+    agents: Sequence[Path] = (),
+    is_quick: bool = False,
+    bar: Bar = no_bar,
+    jobs: int = 1,
 ) -> Record:
     """Submit the baselines of all tasks and trained agents in the open season of a folder, and write its pages.
 
@@ -37,14 +44,12 @@ def build_board(
         kinds = ("full", "quick") if is_quick else ("quick", "full")
         raise InputError(f"{out} holds a {kinds[0]} board, which a {kinds[1]} one must not replace; give another --out.")
     folders = find_agents(agents)
-    submit_baselines(baselines(tasks), store, tasks, bar)
+    submit_baselines(baselines(tasks), store, tasks, bar, jobs)
     with tempfile.TemporaryDirectory() as name:
-        for k, folder in enumerate(folders):
-            artefact = _exported(folder, Path(name) / str(k), tasks)
-            done = {record["body"].get("artefact") for record in store.records()}
-            if artefact.sha256 not in done:
-                submit(artefact, store, tasks, is_jailed=False, bar=bar)
-    verify_leaders(store, tasks, is_jailed=False, bar=bar)
+        exported = [_exported(folder, Path(name) / str(k), tasks) for k, folder in enumerate(folders)]
+    done = {record["body"].get("artefact") for record in store.records()}
+    submit([each for each in exported if each.sha256 not in done], store, tasks, is_jailed=False, bar=bar, jobs=jobs)
+    verify_leaders(store, tasks, is_jailed=False, bar=bar, jobs=jobs)
     return publish(store, tasks)
 
 
@@ -77,14 +82,72 @@ def find_agents(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def submit_artefact(
-    out: Path, artefact: Artefact, is_jailed: bool = True, bar: Bar = no_bar, tasks: Sequence[Task] = TASKS
+def submit_artefacts(
+    out: Path,
+    artefacts: Sequence[Artefact],
+    is_jailed: bool = True,
+    bar: Bar = no_bar,
+    tasks: Sequence[Task] = TASKS,
+    jobs: int = 1,
 ) -> Record:
-    """Submit an artefact to the open season of a folder; returns the board."""
+    """Submit artefacts to the open season of a folder, all or, if one is refused, none; returns the board."""
     store = FolderStore(out)
-    submit(artefact, store, tasks, is_jailed=is_jailed, bar=bar)
-    verify_leaders(store, tasks, is_jailed, bar)
+    submit(artefacts, store, tasks, is_jailed=is_jailed, bar=bar, jobs=jobs)
+    verify_leaders(store, tasks, is_jailed, bar, jobs)
     return publish(store, tasks)
+
+
+def new_season(out: Path, name: str, tasks: Sequence[Task] = TASKS, bar: Bar = no_bar, jobs: int = 1) -> Record:
+    """Close the season of a folder if it is open, keep its last board, open the next and submit all baselines to it.
+
+    The same call goes on where it was interrupted.
+    """
+    store = FolderStore(out)
+    known = seasons(store.records())
+    if not known or known[-1].name != name:
+        if known:
+            if known[-1].is_open:
+                close_season(store)
+                publish(store, tasks)
+            archive(store, known[-1])
+        open_season(store, name)
+    return build_board(out, tasks, bar=bar, jobs=jobs)
+
+
+def find_artefacts(folders: Sequence[Path]) -> list[Path]:
+    """The artefacts in folders: a folder holds one, or sub-folders that hold one each."""
+    found: list[Path] = []
+    for folder in folders:
+        inside = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+        if not (folder / MANIFEST).is_file() and not inside:
+            raise InputError(f"{shorten(str(folder))} holds no {MANIFEST}; give a folder that `matchgym export` wrote.")
+        found += [folder] if (folder / MANIFEST).is_file() else inside
+    return found
+
+
+def chosen_tasks(names: Sequence[str], tasks: Sequence[Task] = TASKS) -> list[Task]:
+    """The tasks of these names; the name of a family stands for all its instances."""
+    families = {task.family for task in tasks if task.family}
+    return [task for name in names for task in (find_family(name, tasks) if name in families else [find_task(name, tasks)])]
+
+
+def instance_of(name: str, seed: int | None = None, revealed: Path | None = None, tasks: Sequence[Task] = TASKS) -> Any:
+    """The instance of a task; of a family, the public one, that of another seed, or that of a board's closed season."""
+    task = find_task(name, tasks)
+    if isinstance(task, FamilyTask):
+        if seed is not None and revealed is not None:
+            raise InputError("--seed and --revealed exclude each other; leave one out.")
+        if seed is not None:
+            return task.drawn_with(seed).load()
+        if revealed is not None:
+            store = FolderStore(revealed)
+            season = latest(store)
+            if season.is_open:
+                raise InputError(f"season {season.name} is open, so that the instance of {name} is still secret.")
+            return season_tasks(season, store, [task])[name].load()
+    elif seed is not None or revealed is not None:
+        raise InputError(f"task {name} has one instance; leave out {'--seed' if seed is not None else '--revealed'}.")
+    return task.practice().load()
 
 
 def replay_rows(
@@ -93,7 +156,7 @@ def replay_rows(
     """Measure the rows of an artefact on a task again, in the last season, and say what differs (None: nothing)."""
     store = FolderStore(out)
     season = latest(store)
-    known = season_tasks(season, tasks)
+    known = season_tasks(season, store, tasks)
     if task_name not in known:
         raise unknown("task", task_name, known)
     mine = [record["body"] for record in store.records() if record["body"].get("season") == season.name]

@@ -18,7 +18,7 @@ def baseline(tasks: Sequence[Task], policy: str, version: str = matchgym.__versi
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "suite": {"name": SUITE, "version": SUITE_VERSION},
-        "entries": [{"task": task.name, **entry} for task in tasks],
+        "entries": [{**key, **entry} for key in entry_keys(tasks)],
         "agent": {
             "name": policy,
             "authors": ["The matchgym developers"],
@@ -38,6 +38,12 @@ def baseline(tasks: Sequence[Task], policy: str, version: str = matchgym.__versi
     }
     text = json.dumps(manifest, indent=1) + "\n"
     return parse_artefact(text.encode(), lambda name, digest, place: data, tasks)
+
+
+def entry_keys(tasks: Sequence[Task]) -> list[dict[str, str]]:
+    """What the entries of a manifest say they are for: each task, and each family once."""
+    keys = [("family", task.family) if task.family else ("task", task.name) for task in tasks]
+    return [{kind: name} for kind, name in dict.fromkeys(keys)]
 
 
 def baselines(tasks: Sequence[Task] = TASKS) -> list[Artefact]:

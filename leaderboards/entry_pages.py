@@ -28,6 +28,7 @@ from matchgym.leaderboards.markup import (
     text,
 )
 from matchgym.leaderboards.pages import compare_page_name, verdict_text
+from matchgym.leaderboards.probes import ALIKE
 from matchgym.leaderboards.ranking import LEVEL, paired_p_value
 from matchgym.leaderboards.store import BLOBS, sha256
 
@@ -49,8 +50,8 @@ def entry_page(entry: Record, artefact: Artefact, board: Record) -> str:
     reasons = "".join(f"<li>{text(task['name'])}: {text(row['reason'])}</li>" for task, row in refused)
     digests = dict.fromkeys(sha256(file.data) for file in artefact.entries)
     files = ", ".join(f'<a href="../{BLOBS}/{digest}"><code>{digest}</code></a>' for digest in digests)
-    env_ids = list(dict.fromkeys(task["id"] for task, _ in (*mine, *refused)))
-    compare = ", ".join(f'<a href="../{compare_page_name(env_id)}">{text(env_id)}</a>' for env_id in env_ids)
+    tracks = list(dict.fromkeys(task["track"] for task, _ in (*mine, *refused)))
+    compare = ", ".join(f'<a href="../{compare_page_name(track)}">{text(track)}</a>' for track in tracks)
     items = {
         "Kind": text(KINDS[entry["kind"]]),
         "Authors": ", ".join(text(author) for author in agent["authors"]),
@@ -59,6 +60,7 @@ def entry_page(entry: Record, artefact: Artefact, board: Record) -> str:
         f"{method['training_steps']:,} training steps, seed {text(method['train_seed'])}, {text(method['hardware'])}",
         "Links": ", ".join(text(agent[key]) for key in ("url", "paper") if key in agent) or "none",
         "Artefact": f"sha256 <code>{text(artefact.sha256)}</code>; files {files}",
+        "Decides alike": _alike(entry, board),
         "Replay a row": f"<pre>matchgym leaderboard replay {text(artefact.sha256[:16])} --task TASK</pre>",
         "Compare": compare or "nothing to compare with yet",
     }
@@ -72,11 +74,24 @@ def entry_page(entry: Record, artefact: Artefact, board: Record) -> str:
     return page(entry["name"], body, board, depth=1)
 
 
+def _alike(entry: Record, board: Record) -> str:
+    """What came in before and agrees with an entry at the probes."""
+    if entry["kind"] != "agent":
+        return "not asked of the policies of this package"
+    rows = {each["artefact"]: each for each in board["entries"]}
+    found = [
+        f"{entry_link(rows[each['artefact']], 1)} in {each['agreement']:.1%} of {each['probes']:,} probe states"
+        for each in entry["alike"]
+    ]
+    note = f" (at least {ALIKE:.0%}; on a small task honest agents may all have learned the one best policy)"
+    return ", ".join(found) + note if found else f"nothing that came in before, in {ALIKE:.0%} of the probe states"
+
+
 def _forest_line(task: Record, row: Record) -> str:
     rank = "–" if row["ranks"] is None else ranks_text(row["ranks"])
     difference = "" if row["difference"] is None else f"<small>{difference_text(row['difference'])}</small>"
     return (
-        f'<tr><th scope="row"><a href="../track-{text(task["id"])}.html#{text(task["name"])}">{text(task["name"])}</a></th>'
+        f'<tr><th scope="row"><a href="../track-{text(task["track"])}.html#{text(task["name"])}">{text(task["name"])}</a></th>'
         f'<td class="chart">{bar(row, task, score_text(row["score"]))}</td><td class="number">{score_text(row["score"])}</td>'
         f'<td class="number">{rank}</td><td class="number {text(row["verdict"] or "")}">{verdict_text(row)}{difference}</td>'
         f"<td>{text(row['state'])}</td></tr>"
@@ -99,7 +114,7 @@ def _replications(task: Record, row: Record) -> str:
 
 def compare_page(track: Record, board: Record) -> str:
     """A matrix of all pairs of a track's rows, and for each pair its differences task by task."""
-    tasks = [task for task in board["tasks"] if task["id"] == track["id"]]
+    tasks = [task for task in board["tasks"] if task["track"] == track["id"]]
     tables = [{row["artefact"]: row for row in task["rows"]} for task in tasks]
     rows = {key: row for each in tables for key, row in each.items()}
     order = list(dict.fromkeys([*(row["artefact"] for row in track["rows"]), *rows]))

@@ -29,9 +29,10 @@ from matchgym.leaderboards.artefact import (
     read_artefact,
     scores_shape,
 )
+from matchgym.leaderboards.entrants import entry_keys
 from matchgym.leaderboards.network import Array, Layer, Network
 from matchgym.leaderboards.onnx_file import read_network, write_network
-from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task
+from matchgym.leaderboards.tasks import SUITE_VERSION, TASKS, Task, find_family
 
 AGREEMENT_ROWS, AGREEMENT_STEPS = 100, 100  # states on which the exported network is compared with the model
 ACTIVATIONS = {torch.nn.Tanh: "Tanh", torch.nn.ReLU: "Relu", torch.nn.Sigmoid: "Sigmoid", torch.nn.Identity: "Identity"}
@@ -46,15 +47,17 @@ def export_agents(
     description: str = "Trained with matchgym.",
     action_mode: str = "greedy",
     tasks: Sequence[Task] = TASKS,
+    family: str | None = None,
 ) -> Path:
     """Write the artefact of agents that `train` left in `folders` into `out`; returns the path of its manifest.
 
-    Each agent is entered for every task of the instance that it was trained on. Beside each network stands a file that says how
-    it was trained. Raises InputError if there is no such task or two agents are for the same, if the seeds of the trainings
-    differ, if a network is none that the kind onnx-mlp/1 can hold, or if an exported network decides otherwise than its model
-    on one of 10,000 states.
+    Each agent is entered for every task of the instance that it was trained on, and for a whole family if that is the public
+    instance of one of its tasks; with `family`, for that family, whatever it was trained on. Beside each network stands a file
+    that says how it was trained. Raises InputError if there is no such task or two agents are for the same, if the seeds of the
+    trainings differ, if a network is none that the kind onnx-mlp/1 can hold, or if an exported network decides otherwise than
+    its model on one of 10,000 states.
     """
-    agents = [_Trained(folder, tasks) for folder in folders]
+    agents = [_Trained(folder, tasks, family) for folder in folders]
     named = [task.name for agent in agents for task in agent.tasks]
     for agent in agents:
         if any(named.count(task.name) > 1 for task in agent.tasks):
@@ -87,10 +90,14 @@ def export_agents(
 class _Trained:
     """A trained agent's folder, and the tasks that it is for."""
 
-    def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
+    def __init__(self, folder: Path, tasks: Sequence[Task], family: str | None) -> None:
         self.folder, self.agent = folder, AgentPolicy.load(folder)
         self.config = json.loads((folder / "config.json").read_text())
-        self.tasks = [task for task in tasks if (task.id, task.sha256) == (self.config["id"], self.config["instance_sha256"])]
+        mine = [task for task in tasks if task.id == self.config["id"]]
+        if family is None:
+            self.tasks = [task for task in mine if task.practice().load().sha256 == self.config["instance_sha256"]]
+        else:
+            self.tasks = find_family(family, mine)
         if not self.tasks:
             raise InputError(f"the agent in {shorten(str(folder))} was trained on an instance that no task uses.")
 
@@ -101,7 +108,7 @@ class _Trained:
 
     def write(self, out: Path, action_mode: str) -> list[dict[str, Any]]:
         """Write the network and how it was trained; returns the entries of the manifest."""
-        agent, entry, instance = self.agent, find(self.agent.env_id), self.tasks[0].load()
+        agent, entry, instance = self.agent, find(self.agent.env_id), self.tasks[0].practice().load()
         shape = scores_shape(entry, instance, agent.options)
         data = write_network(network_of(agent.model, *shape))
         network = read_network(data, *shape)  # through the gate, as everyone
@@ -114,7 +121,7 @@ class _Trained:
         write_whole(out / f"{stem}.json", json.dumps({**self.config, "curve": curve}, indent=1) + "\n")
         return [
             {
-                "task": task.name,
+                **key,
                 "kind": "onnx-mlp/1",
                 "file": f"{stem}.onnx",
                 "sha256": hashlib.sha256(data).hexdigest(),
@@ -122,7 +129,7 @@ class _Trained:
                 "action_mode": action_mode,
             }
             | ({"options": dict(agent.options)} if agent.options else {})
-            for task in self.tasks
+            for key in entry_keys(self.tasks)
         ]
 
 

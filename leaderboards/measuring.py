@@ -136,9 +136,11 @@ def bound_task(task: Task, store: Store, seed: int) -> Record:
         best: Bound | str = "every replication draws an instance of its own."
     else:
         proved = layer.bound(instance, task.bound_kind)
-        digest, is_kept = store.put_certificate(proved.certificate)
+        digest, is_kept = store.put_certificate(proved.certificate, is_secret=bool(task.family))
         upper_of(task, proved)
         bound = {"kind": proved.kind, "value": proved.value, "lower": proved.lower, "upper": proved.upper}
+        if task.family:
+            bound["instance_sha256"] = instance.sha256
         best = find_optimum(task, instance)
     bound |= {"certificate_sha256": digest, "is_kept": is_kept}
     return {"task": task.name, "bound": bound, "optimum": optimum_record(best, store)}
@@ -160,6 +162,8 @@ def exact_kind(task: Task) -> str | None:
 def find_optimum(task: Task, instance: Any) -> Bound | str:
     """The exact optimum, or the sentence that refuses it."""
     kind = exact_kind(task)
+    if task.family:
+        return "it is not sought for secret instances."
     if kind is None:
         return "no programme of this model gives the exact optimum."
     try:

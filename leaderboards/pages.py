@@ -114,8 +114,8 @@ def _methods(methods: Sequence[Record]) -> str:
 
 
 def track_page(track: Record, board: Record) -> str:
-    """All tasks of one environment id."""
-    tasks = [task for task in board["tasks"] if task["id"] == track["id"]]
+    """All tasks of one environment id, or of one family."""
+    tasks = [task for task in board["tasks"] if task["track"] == track["id"]]
     links = ", ".join(f'<a href="#{text(task["name"])}">{text(task["name"])}</a>' for task in tasks)
     compare = f'<a href="{compare_page_name(track["id"])}">Compare any two entries</a>'
     body = f"<p>Tasks: {links}. {compare}.</p>{legend()}<h2>All tasks together</h2>{aggregate_table(track)}"
@@ -160,6 +160,8 @@ def _cells(row: Record, task: Record) -> str:
     difference = "" if row["difference"] is None else f"<small>{difference_text(row['difference'])}</small>"
     half = row["batch_means_half_width"]
     same = "" if row["same_as"] is None else f"<small>decides as {text(row['same_as'])}</small>"
+    if row["alike"] not in (None, row["same_as"]):
+        same += f"<small>decides nearly as {text(row['alike'])}</small>"
     return (
         f'<th scope="row">{entry_link(row)}{same}</th>'
         f'<td class="number">{score_text(row["score"])}{ratio}</td>'
@@ -219,6 +221,16 @@ def _certificate(stated: Record) -> str:
     return f'<a href="certificates/{digest}.json">certificate</a>, sha256 <code>{digest}</code>'
 
 
+def _instance(task: Record) -> str:
+    if not task["family"]:
+        return f"instance {text(task['instance'])}, sha256 <code>{text(task['sha256'])}</code>"
+    return (
+        f"an instance of the family {text(task['family'])} that is secret until the season is closed, sha256 "
+        f"<code>{text(task['bound']['instance_sha256'])}</code>; from then on <code>matchgym leaderboard instance "
+        f"{text(task['name'])} --revealed BOARD</code> prints it, and without the option its public sibling"
+    )
+
+
 def _task_facts(task: Record) -> str:
     name, bound, optimum = text(task["name"]), task["bound"], task["optimum"]
     if "refused" in optimum:
@@ -226,8 +238,7 @@ def _task_facts(task: Record) -> str:
     else:
         best = f"between {optimum['lower']!r} and {optimum['upper']!r}; {_certificate(optimum)}"
     items = {
-        "Environment": f'<a href="track-{text(task["id"])}.html">{text(task["id"])}</a>, instance {text(task["instance"])}, '
-        f"sha256 <code>{text(task['sha256'])}</code>",
+        "Environment": f'<a href="track-{text(task["track"])}.html">{text(task["id"])}</a>, {_instance(task)}',
         "Score 0": f"{text(task['anchor'])}, {task['anchor_mean']:.6g} on average",
         "Score 1": f"{text(bound['kind'])}, certified value {bound['upper']!r}; {_certificate(bound)}",
         "Exact optimum": best,

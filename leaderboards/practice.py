@@ -17,6 +17,7 @@ def practise(
 
     Raises InputError if the gate refuses the file.
     """
+    file = file.practice()
     policy = load_policy(file, is_jailed)
     task = file.task if is_full else file.task.quick()
     instance = task.load()

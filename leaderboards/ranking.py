@@ -14,7 +14,7 @@ from scipy.special import stdtr
 
 LEVEL = 0.05  # probability of any false claim within a family of tests
 RESAMPLES, RESAMPLING_SEED = 2000, 20_260_101
-LONGEST = 256  # replications of a row at most
+BLOCK = 256  # replications whose signs are drawn together
 ROUNDING = 1e-12  # relative, of what is computed in two ways
 
 Sample = NDArray[np.float64]
@@ -98,7 +98,9 @@ def _largest(
     """Draws (RESAMPLES,) of the largest |t| over pairs that are compared on `sizes` replications of the tasks."""
     used, places = np.unique(np.concatenate([first, second]), return_inverse=True)
     first, second = places[: len(first)], places[len(first) :]
-    signs = [_signs(task)[:, :size] for task, size in enumerate(sizes)]
+    signs = [
+        np.hstack([_signs(task, block) for block in range(-(-size // BLOCK))])[:, :size] for task, size in enumerate(sizes)
+    ]
     largest = np.zeros(RESAMPLES)
     tables = [np.array([rows[k][task][:size] for k in used]) for task, size in enumerate(sizes)]  # (rows, size) each
     centred = [table - table.mean(0) for table in tables]  # differences are unchanged, and digits saved
@@ -117,10 +119,10 @@ def _largest(
 
 
 @lru_cache(maxsize=64)
-def _signs(task: int) -> NDArray[np.float64]:
-    """Random signs (RESAMPLES, LONGEST) of the replications of a task, the same for all comparisons."""
-    bits = np.random.default_rng((RESAMPLING_SEED, task)).integers(0, 2, (RESAMPLES, LONGEST), np.int8)
-    return 1.0 - 2.0 * bits
+def _signs(task: int, block: int) -> NDArray[np.float64]:
+    """Random signs (RESAMPLES, BLOCK) of BLOCK replications of a task, the same for all comparisons."""
+    seed = (RESAMPLING_SEED, task, block) if block else (RESAMPLING_SEED, task)
+    return 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, (RESAMPLES, BLOCK), np.int8)
 
 
 def rank_intervals(beaten: NDArray[np.bool_]) -> list[tuple[int, int]]:

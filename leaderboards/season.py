@@ -3,21 +3,25 @@
 A season has a secret of 32 random bytes. Its sha256 is published when the season opens and the secret itself when it closes.
 The seeds of a task are HMAC-SHA256(secret, task | phase): phase "season" for the replications that rows are ranked by, phase
 "fresh" for the verification of would-be leaders. Replication b takes seed + b. Public seeds, for practice, are the tasks' own.
+The same with "instance" in place of a phase draws the instances of the families.
 """
 
 import hashlib
 import hmac
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import matchgym
 from matchgym.envs.instance import InputError, shorten
+from matchgym.leaderboards.families import FamilyTask
 from matchgym.leaderboards.store import Record, Store
-from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, Task
+from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
 
 PHASES = ("season", "fresh")
-OPENED, CLOSED = "season-opened", "season-closed"
+INSTANCE = "instance"  # stands for the phase where the seed is that of a secret instance
+OPENED, CLOSED, ARCHIVED = "season-opened", "season-closed", "season-archived"
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Season:
     name: str
     commitment: str  # sha256 of the secret
     is_quick: bool  # whether its tasks are at a fraction of their length, to try things out
-    revealed: bytes | None  # the secret, once the season is closed
+    versions: tuple[str, str]  # of the suite and the scorer
+    revealed: bytes | None = None  # the secret, once the season is closed
 
     @property
     def is_open(self) -> bool:
@@ -51,6 +56,17 @@ def seed_of(secret: bytes, task: Task, phase: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 2
 
 
+def season_tasks(season: Season, store: Store, tasks: Sequence[Task] = TASKS) -> dict[str, Task]:
+    """The tasks of a season by name; those of families have their instances if the season's secret is revealed or here."""
+    secret = season.revealed or store.secret(season.name)
+    found = {}
+    for task in tasks:
+        if isinstance(task, FamilyTask) and secret is not None:
+            task = task.drawn_with(seed_of(season.secret(store), task, INSTANCE))
+        found[task.name] = task.quick() if season.is_quick else task
+    return found
+
+
 def seasons(records: list[Record]) -> list[Season]:
     """All seasons, oldest first."""
     found: dict[str, Season] = {}
@@ -59,7 +75,8 @@ def seasons(records: list[Record]) -> list[Season]:
         if record["kind"] == OPENED:
             if body["season"] in found:
                 raise InputError(f"record {record['n']} opens season {body['season']!r} twice.")
-            found[body["season"]] = Season(body["season"], body["commitment"], body["quick"], None)
+            versions = body["suite_version"], body["scorer_version"]
+            found[body["season"]] = Season(body["season"], body["commitment"], body["quick"], versions)
         elif record["kind"] == CLOSED:
             old = found.get(body["season"])
             if old is None or not old.is_open:
@@ -67,7 +84,7 @@ def seasons(records: list[Record]) -> list[Season]:
             revealed = bytes.fromhex(body["secret"])
             if hashlib.sha256(revealed).hexdigest() != old.commitment:
                 raise InputError(f"record {record['n']} reveals a secret that season {old.name} did not commit to.")
-            found[old.name] = Season(old.name, old.commitment, old.is_quick, revealed)
+            found[old.name] = replace(old, revealed=revealed)
     return list(found.values())
 
 
@@ -93,7 +110,12 @@ def open_season(store: Store, name: str, is_quick: bool = False, secret: bytes |
     store.put_secret(name, secret)
     versions = {"suite_version": SUITE_VERSION, "scorer_version": SCORER_VERSION, "package_version": matchgym.__version__}
     store.append(OPENED, {"season": name, "commitment": commitment, "quick": is_quick, **versions})
-    return Season(name, commitment, is_quick, None)
+    return Season(name, commitment, is_quick, (SUITE_VERSION, SCORER_VERSION))
+
+
+def archive(store: Store, season: Season) -> None:
+    """Keep the last board of a closed season among the blobs: with another suite, it no longer follows from the records."""
+    store.append(ARCHIVED, {"season": season.name, "board_sha256": store.put_blob(store.board())})
 
 
 def close_season(store: Store) -> Season:
@@ -103,4 +125,5 @@ def close_season(store: Store) -> Season:
         raise InputError(f"season {season.name} is closed already.")
     secret = season.secret(store)
     store.append(CLOSED, {"season": season.name, "secret": secret.hex()})
-    return Season(season.name, season.commitment, season.is_quick, secret)
+    store.reveal_certificates()
+    return replace(season, revealed=secret)

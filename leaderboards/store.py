@@ -68,11 +68,23 @@ class Store(Protocol):
     def blob(self, digest: str) -> bytes:
         """The data with that sha256; InputError if it is missing or altered."""
 
-    def put_certificate(self, certificate: Any) -> tuple[str, bool]:
-        """Keep a certificate unless it is too large; returns its sha256, and whether it is kept."""
+    def board(self) -> bytes:
+        """board.json, as it was published last."""
+
+    def put_certificate(self, certificate: Any, is_secret: bool = False) -> tuple[str, bool]:
+        """Keep a certificate unless it is too large; returns its sha256, and whether it is kept.
+
+        One that `is_secret`, as the instance can be read from it, is kept apart until `reveal_certificates`.
+        """
+
+    def reveal_certificates(self) -> None:
+        """Put the secret certificates among the others."""
 
     def certificate(self, digest: str) -> Any:
         """The certificate with that sha256, or None if it is not kept; InputError if it is altered."""
+
+    def without_records(self) -> "Store":
+        """The same store for another process, which appends nothing."""
 
     def put_secret(self, season: str, secret: bytes) -> None:
         """Keep the secret of a season apart from what is published."""
@@ -124,23 +136,36 @@ class FolderStore:
             raise InputError(f"{BLOBS}/{digest} does not have the sha256 that it is named by.")
         return data
 
-    def put_certificate(self, certificate: Any) -> tuple[str, bool]:
+    def board(self) -> bytes:
+        return read_bytes(self.folder / BOARD)
+
+    def put_certificate(self, certificate: Any, is_secret: bool = False) -> tuple[str, bool]:
         text = canonical(certificate)
         digest = sha256(text)
         if len(text) > MAX_CERTIFICATE_BYTES:
             return digest, False
-        if not certificate_path(self.folder, digest).exists():
-            write_whole(certificate_path(self.folder, digest), text)
+        path = certificate_path(self.folder / SECRETS if is_secret else self.folder, digest)
+        if not path.exists():
+            write_whole(path, text)
         return digest, True
 
+    def reveal_certificates(self) -> None:
+        for path in sorted((self.folder / SECRETS / CERTIFICATES).glob("*.json")):
+            write_whole(self.folder / CERTIFICATES / path.name, path.read_text())
+            path.unlink()
+
     def certificate(self, digest: str) -> Any:
-        path = certificate_path(self.folder, digest)
-        if not path.exists():
+        places = (certificate_path(folder, digest) for folder in (self.folder, self.folder / SECRETS))
+        path = next((place for place in places if place.exists()), None)
+        if path is None:
             return None
         text = read_text(path)
         if sha256(text) != digest:
             raise InputError(f"{CERTIFICATES}/{path.name} does not have the sha256 that it is named by.")
         return parse(text, f"{CERTIFICATES}/{path.name}")
+
+    def without_records(self) -> "FolderStore":
+        return FolderStore(self.folder, self.now)
 
     def put_secret(self, season: str, secret: bytes) -> None:
         path = self.folder / SECRETS / season

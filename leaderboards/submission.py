@@ -1,25 +1,21 @@
-"""From an artefact to records: the gate, the measurement of each entry, and fresh seeds for would-be leaders.
+"""From artefacts to records: the gate, the measurement of each entry, and fresh seeds for would-be leaders.
 
 Kinds of records, besides those of seasons:
 
     bounded     the bounds of a task in a season, and whether each certificate is kept
     submitted   an artefact came in: its sha256, the agent's name, and its kind (baseline, optimum, informed or agent)
     refused     an entry of an artefact cannot play its task, and why
-    evaluated   the values of an entry's replications under the seeds of a phase, see `season`
+    evaluated   the values of an entry's replications under the seeds of a phase, see `season`; with the season's seeds also
+                what it decides at the probes, see `probes`
 
 An artefact that was submitted stays listed, whatever it scores, and comes in once per season.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
 
 from matchgym.envs.instance import InputError, shorten
 from matchgym.leaderboards.artefact import (
     Artefact,
-    File,
     load_policy,
     parse_declaration,
     release,
@@ -27,22 +23,11 @@ from matchgym.leaderboards.artefact import (
     task_policies,
 )
 from matchgym.leaderboards.board import BASELINE, assemble, leaders
-from matchgym.leaderboards.measuring import bound_task, certified_values, is_unstable, measure
-from matchgym.leaderboards.season import Season, latest, seed_of
+from matchgym.leaderboards.rehearsal import rehearse
+from matchgym.leaderboards.running import Bar, Due, is_phase, no_bar, run_due
+from matchgym.leaderboards.season import Season, latest, season_tasks
 from matchgym.leaderboards.store import Record, Store
 from matchgym.leaderboards.tasks import TASKS, Task
-
-Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]  # as matchgym.cli.output.progress_bar
-
-
-def no_bar(label: str) -> AbstractContextManager[Callable[[float], None]]:
-    """A progress bar that shows nothing."""
-    return nullcontext(lambda share: None)
-
-
-def season_tasks(season: Season, tasks: Sequence[Task] = TASKS) -> dict[str, Task]:
-    """The tasks of a season by name."""
-    return {task.name: task.quick() if season.is_quick else task for task in tasks}
 
 
 def kind_of(artefact: Artefact, is_ours: bool) -> str:
@@ -57,162 +42,135 @@ def kind_of(artefact: Artefact, is_ours: bool) -> str:
 
 
 def submit(
-    artefact: Artefact,
+    artefacts: Sequence[Artefact],
     store: Store,
     tasks: Sequence[Task] = TASKS,
     is_ours: bool = False,
     is_jailed: bool = True,
     bar: Bar = no_bar,
+    jobs: int = 1,
 ) -> list[Record]:
-    """Evaluate every entry of an artefact in the open season; returns the new records.
+    """Evaluate every entry of some artefacts in the open season; returns the new records.
 
     Parameters
     ----------
-    is_ours : whether the project itself submits one of its baselines.
+    is_ours : whether the project itself submits its baselines.
     is_jailed : whether networks run in a jail; the records say which.
+    jobs : processes that measure.
 
-    Raises InputError, before anything is recorded, if the season is closed, if the artefact or one with the same files came in
-    before, or if the gate refuses one of its files.
+    Raises InputError, before anything is recorded, if the season is closed, if an artefact or one with the same files came in
+    before, or if the gate refuses one of the files.
     """
-    season, records = latest(store), store.records()
+    season, before = latest(store), store.records()
     if not season.is_open:
-        raise InputError(f"season {season.name} is closed; open another with: matchgym leaderboard open NAME.")
-    _refuse_copies(artefact, store, records, season, tasks)
-    if not is_ours:  # baselines say themselves which instances they cannot play
+        raise InputError(f"season {season.name} is closed; open another with: matchgym leaderboard season NAME.")
+    known = Known(store, season, tasks)
+    for artefact in artefacts:
+        known.add(artefact)
+        if not is_ours:  # baselines say themselves which instances they cannot play
+            pass_gate(artefact, is_jailed)
+    for artefact in artefacts:
+        store.put_blob(artefact.manifest)
         for file in artefact.entries:
-            release(load_policy(file, is_jailed))
-    store.put_blob(artefact.manifest)
+            store.put_blob(file.data)
+        body = {"season": season.name, "artefact": artefact.sha256, "name": artefact.agent["name"]}
+        method = {key: artefact.method[key] for key in ("algorithm", "training_steps", "train_seed")}
+        store.append("submitted", body | {"kind": kind_of(artefact, is_ours), "method": method})
+    finish(store, tasks, is_jailed, bar, jobs)
+    return store.records()[len(before) :]
+
+
+def pass_gate(artefact: Artefact, is_jailed: bool) -> None:
+    """Load each file as a stranger's, on what is public of its task; InputError for the first that is refused."""
+    seen = set()
     for file in artefact.entries:
-        store.put_blob(file.data)
-    body = {"season": season.name, "artefact": artefact.sha256, "name": artefact.agent["name"]}
-    method = {key: artefact.method[key] for key in ("algorithm", "training_steps", "train_seed")}
-    store.append("submitted", body | {"kind": kind_of(artefact, is_ours), "method": method})
-    finish(store, tasks, is_jailed, bar)
-    return store.records()[len(records) :]
+        if (file.task.family or file.task.name, file.data) in seen:  # the instances of a family have the same sizes
+            continue
+        seen.add((file.task.family or file.task.name, file.data))
+        if file.kind == "declarative/1":
+            rehearse(file.practice())
+        else:
+            release(load_policy(file.practice(), is_jailed))
 
 
-def finish(store: Store, tasks: Sequence[Task] = TASKS, is_jailed: bool = True, bar: Bar = no_bar) -> None:
-    """Evaluate every entry that was submitted in the season and has no result yet, oldest first.
+def finish(store: Store, tasks: Sequence[Task] = TASKS, is_jailed: bool = True, bar: Bar = no_bar, jobs: int = 1) -> None:
+    """Evaluate every entry that was submitted in the season and has no result yet, by task and then oldest first.
 
     Records come whole, one per entry, so that an interrupted evaluation is taken up here and never counted twice.
     """
     season = latest(store)
-    known = season_tasks(season, tasks)
+    known = season_tasks(season, store, tasks)
     mine = [record for record in store.records() if record["body"].get("season") == season.name]
-    done = {_key(record) for record in mine if record["kind"] == "refused" or _is_phase(record, "season")}
-    for digest in (record["body"]["artefact"] for record in mine if record["kind"] == "submitted"):
-        for file in stored_artefact(store, digest, tasks).entries:
-            task = known[file.task.name]
-            if (digest, task.name) in done:
-                continue
-            ensure_bounds(task, season, store)
-            _evaluate(task, file, season, "season", store, digest, is_jailed, bar)
+    done = {_key(record) for record in mine if record["kind"] == "refused" or is_phase(record, "season")}
+    due = [
+        Due(file.on(known[file.task.name]), digest, "season")
+        for digest in (record["body"]["artefact"] for record in mine if record["kind"] == "submitted")
+        for file in stored_artefact(store, digest, tasks).entries
+        if (digest, file.task.name) not in done
+    ]
+    places = {name: k for k, name in enumerate(known)}
+    run_due(sorted(due, key=lambda each: places[each.file.task.name]), season, store, is_jailed, bar, jobs)
 
 
 def _key(record: Record) -> tuple[str, str]:
     return record["body"]["artefact"], record["body"]["task"]
 
 
-def _is_phase(record: Record, phase: str) -> bool:
-    return bool(record["kind"] == "evaluated" and record["body"]["phase"] == phase)
+class Known:
+    """What came in during a season, to refuse copies."""
 
+    def __init__(self, store: Store, season: Season, tasks: Sequence[Task]) -> None:
+        self.digests: dict[str, str] = {}  # artefact -> name
+        self.files: dict[tuple[str, str, bytes], set[str]] = {}  # task, mode and data -> artefacts
+        for record in store.records():
+            if record["kind"] == "submitted" and record["body"]["season"] == season.name:
+                self._keep(stored_artefact(store, record["body"]["artefact"], tasks))
 
-def _refuse_copies(artefact: Artefact, store: Store, records: Sequence[Record], season: Season, tasks: Sequence[Task]) -> None:
-    mine = {(file.task.name, file.action_mode, file.data) for file in artefact.entries}
-    for record in records:
-        if record["kind"] != "submitted" or record["body"]["season"] != season.name:
-            continue
-        name = shorten(record["body"]["name"])
-        if record["body"]["artefact"] == artefact.sha256:
-            raise InputError(f"this artefact is on the board already, as {name}.")
-        other = stored_artefact(store, record["body"]["artefact"], tasks)
-        if mine <= {(file.task.name, file.action_mode, file.data) for file in other.entries}:
+    def add(self, artefact: Artefact) -> None:
+        """Take note of an artefact; InputError if it, or one with all its files, is known."""
+        if artefact.sha256 in self.digests:
+            raise InputError(f"this artefact is on the board already, as {shorten(self.digests[artefact.sha256])}.")
+        holders = [self.files.get(key, set()) for key in self._keys(artefact)]
+        if copied := set.intersection(*holders):
+            name = shorten(self.digests[min(copied)])
             raise InputError(f"the artefact's files are those of {name}, which is on the board already.")
+        self._keep(artefact)
+
+    def _keep(self, artefact: Artefact) -> None:
+        self.digests[artefact.sha256] = artefact.agent["name"]
+        for key in self._keys(artefact):
+            self.files.setdefault(key, set()).add(artefact.sha256)
+
+    def _keys(self, artefact: Artefact) -> list[tuple[str, str, bytes]]:
+        return [(file.task.name, file.action_mode, file.data) for file in artefact.entries]
 
 
-def ensure_bounds(task: Task, season: Season, store: Store) -> None:
-    """Bound a task, unless the season has its bounds already."""
-    for record in store.records():
-        if record["kind"] == "bounded" and (record["body"]["season"], record["body"]["task"]) == (season.name, task.name):
-            return
-    found = bound_task(task, store, seed_of(season.secret(store), task, "season"))
-    store.append("bounded", {"season": season.name, **found})
-
-
-def _evaluate(task: Task, file: File, season: Season, phase: str, store: Store, digest: str, is_jailed: bool, bar: Bar) -> None:
-    """Measure an entry and append the record; a policy that cannot play is refused, with the reason."""
-    known = season_record(store.records(), season, task)
-    where = {"season": season.name, "artefact": digest, "task": task.name}
-    rival = known["rival"] if phase == "season" and known["has_anchor"] else None
-    policy = None
-    try:
-        policy = load_policy(file, is_jailed)
-        with bar(f"{task.name}, {known['names'][digest]}{'' if phase == 'season' else ', fresh seeds'}") as progress:
-            found = measure(task, policy, seed_of(season.secret(store), task, phase), rival, progress=progress)
-    except InputError as error:
-        store.append("refused", where | {"reason": str(error)})
-        return
-    finally:
-        if policy is not None:
-            release(policy)
-    certified = float(certified_values(known["bound"], 1)[0])
-    body = where | {
-        "phase": phase,
-        "values": found.values.tolist(),
-        "batch_means_half_width": found.batch_means_half_width,
-        "is_unstable": is_unstable(found, certified),
-        "microseconds": found.microseconds,
-        "is_jailed": is_jailed and file.kind != "declarative/1",
-    }
-    store.append("evaluated", body)
-
-
-def season_record(records: Sequence[Record], season: Season, task: Task) -> dict[str, Any]:
-    """What a measurement must know of a task in a season.
-
-    `names` of artefacts, the `bound`, whether the anchor is measured, and the `rival`: the values of the best classical
-    baseline that was measured on all replications.
-    """
-    kinds: dict[str, str] = {}
-    found: dict[str, Any] = {"names": {}, "bound": None, "has_anchor": False, "rival": None}
-    for record in records:
-        body = record["body"]
-        if body.get("season") != season.name:
-            continue
-        if record["kind"] == "submitted":
-            kinds[body["artefact"]], found["names"][body["artefact"]] = body["kind"], body["name"]
-        elif body.get("task") != task.name:
-            continue
-        elif record["kind"] == "bounded":
-            found["bound"] = body["bound"]
-        elif _is_phase(record, "season") and kinds[body["artefact"]] == BASELINE:
-            values = np.array(body["values"], float)
-            found["has_anchor"] |= found["names"][body["artefact"]] == task.anchor
-            is_best = found["rival"] is None or values.mean() > found["rival"].mean()
-            if len(values) == task.replications and is_best and not body["is_unstable"]:
-                found["rival"] = values
-    return found
-
-
-def verify_leaders(store: Store, tasks: Sequence[Task] = TASKS, is_jailed: bool = True, bar: Bar = no_bar) -> None:
+def verify_leaders(
+    store: Store, tasks: Sequence[Task] = TASKS, is_jailed: bool = True, bar: Bar = no_bar, jobs: int = 1
+) -> None:
     """Measure all would-be leaders of the season, and the best baseline, on fresh seeds, see `leaders`."""
     season = latest(store)
-    known = season_tasks(season, tasks)
+    known = season_tasks(season, store, tasks)
+    due = []
     for record in assemble(store.records(), tasks, season.name)["tasks"]:
         measured = {row["artefact"] for row in record["rows"] if row["fresh_values"] is not None}
         for digest in leaders(record):
             if digest not in measured:
                 entries = stored_artefact(store, digest, tasks).entries
                 file = next(each for each in entries if each.task.name == record["name"])
-                _evaluate(known[record["name"]], file, season, "fresh", store, digest, is_jailed, bar)
+                due.append(Due(file.on(known[record["name"]]), digest, "fresh"))
+    run_due(due, season, store, is_jailed, bar, jobs)
 
 
-def submit_baselines(artefacts: Sequence[Artefact], store: Store, tasks: Sequence[Task] = TASKS, bar: Bar = no_bar) -> None:
+def submit_baselines(
+    artefacts: Sequence[Artefact], store: Store, tasks: Sequence[Task] = TASKS, bar: Bar = no_bar, jobs: int = 1
+) -> None:
     """Submit baselines that are not there yet; an interrupted build goes on where it stopped."""
-    finish(store, tasks, bar=bar)
     season = latest(store).name
     submitted = [record["body"] for record in store.records() if record["kind"] == "submitted"]
     done = {body["artefact"] for body in submitted if body["season"] == season}
-    for artefact in artefacts:
-        if artefact.sha256 not in done:
-            submit(artefact, store, tasks, is_ours=True, bar=bar)
+    new = [artefact for artefact in artefacts if artefact.sha256 not in done]
+    if new:
+        submit(new, store, tasks, is_ours=True, bar=bar, jobs=jobs)
+    else:
+        finish(store, tasks, bar=bar, jobs=jobs)

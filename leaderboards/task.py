@@ -7,7 +7,7 @@ from typing import Any
 from matchgym.envs.instance import InputError
 from matchgym.envs.registry import Entry, find
 
-LOOKS = (16, 64, 256)  # replications after which a row may stop
+LOOKS = (16, 64, 256)  # replications after which a row may stop; in proportion for a task with more than the last
 QUICK = 20  # a quick board takes this many times fewer decisions, and 16 replications
 
 
@@ -26,6 +26,7 @@ class Task:
     bound_kind: str  # the kind of bound whose value is the score 1
     anchor: str = "greedy"  # the policy whose score is 0
     replications: int = LOOKS[-1]
+    family: str = ""  # the family that the instance is drawn from, see `families`
 
     @property
     def entry(self) -> Entry:
@@ -33,9 +34,15 @@ class Task:
         return find(self.id)
 
     @property
+    def track(self) -> str:
+        """The name of the track that the task belongs to: its id, or its family."""
+        return self.family or self.id
+
+    @property
     def looks(self) -> tuple[int, ...]:
         """The numbers of replications after which a row may stop, the last one being all."""
-        return (*(look for look in LOOKS if look < self.replications), self.replications)
+        scale = max(1.0, self.replications / LOOKS[-1])
+        return (*(look for look in (round(scale * look) for look in LOOKS) if look < self.replications), self.replications)
 
     def load(self) -> Any:
         """The instance. Raises InputError if it is no longer the one that the task was made with."""
@@ -46,6 +53,10 @@ class Task:
                 f"{self.sha256[:12]}...; restore the instance or make a new task."
             )
         return instance
+
+    def practice(self) -> "Task":
+        """The task as it is open to everyone."""
+        return self
 
     def quick(self) -> "Task":
         """The same task at a fraction of the length, for trying things out."""
@@ -60,4 +71,4 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"track": self.track}

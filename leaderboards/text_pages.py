@@ -11,6 +11,7 @@ from matchgym.leaderboards.tasks import LOOKS
 TITLES = {
     "season-opened": "Season opened",
     "season-closed": "Season closed, secret revealed",
+    "season-archived": "Last board of a season kept",
     "submitted": "Submitted",
     "refused": "Not evaluated",
 }
@@ -29,6 +30,8 @@ def changes_page(board: Record, records: Sequence[Record]) -> str:
             "season-opened": f"{text(body['season'])}, commitment <code>{text(body.get('commitment'))}</code>, suite "
             f"{text(body.get('suite_version'))}, scorer {text(body.get('scorer_version'))}",
             "season-closed": f"{text(body['season'])}, secret <code>{text(body.get('secret'))}</code>",
+            "season-archived": f'{text(body["season"])}, <a href="blobs/{text(body.get("board_sha256"))}"><code>'
+            f"{text(body.get('board_sha256'))}</code></a>",
             "submitted": f"{text(body.get('name'))}, {rows.count(body.get('artefact'))} measurements, sha256 "
             f"<code>{text(body.get('artefact', '')[:16])}</code>",
             "refused": f"{text(names.get(body.get('artefact'), ''))} on {text(body.get('task'))}: {text(body.get('reason'))}",

@@ -1,4 +1,4 @@
-"""Tracks: one environment id each, with rows aggregated over its tasks: mean score, worst task, interquartile mean."""
+"""Tracks, one per environment id or family: rows aggregated over tasks by mean score, worst task and interquartile mean."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,8 +37,8 @@ def mean_interval(samples: Sequence[Values]) -> tuple[float, float, float]:
 def track_rows(tasks: Sequence[Record]) -> list[Record]:
     """The tracks of a board's tasks. Only rows that play all tasks of a track are compared there; others are counted."""
     found = []
-    for env_id in dict.fromkeys(task["id"] for task in tasks):
-        mine = [task for task in tasks if task["id"] == env_id]
+    for name in dict.fromkeys(task["track"] for task in tasks):
+        mine = [task for task in tasks if task["track"] == name]
         tables = [{row["artefact"]: row for row in task["rows"]} for task in mine]
         everyone = list(dict.fromkeys(key for table in tables for key in table))
         complete = [
@@ -54,7 +54,7 @@ def track_rows(tasks: Sequence[Record]) -> list[Record]:
         for row, tier, ranks in zip(ranked, tiers(beaten), rank_intervals(beaten)):
             row["tier"], row["ranks"] = tier, list(ranks)
         partial = [next(table[key]["name"] for table in tables if key in table) for key in everyone if key not in complete]
-        found.append({"id": env_id, "tasks": [task["name"] for task in mine], "rows": ranked, "partial": partial})
+        found.append({"id": name, "tasks": [task["name"] for task in mine], "rows": ranked, "partial": partial})
     return found
 
 

@@ -24,23 +24,27 @@ from matchgym.bounds.rational import round_down, round_up
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards import jail
 from matchgym.leaderboards.artefact import load_policy, release, stored_artefact, task_policies
-from matchgym.leaderboards.board import assemble, is_current
+from matchgym.leaderboards.board import assemble
 from matchgym.leaderboards.entrants import baseline
 from matchgym.leaderboards.measuring import certified_values, exact_kind, find_optimum, is_unstable, measure
-from matchgym.leaderboards.season import PHASES, Season, seasons, seed_of
+from matchgym.leaderboards.probes import decisions
+from matchgym.leaderboards.running import Bar, no_bar, refusal_of
+from matchgym.leaderboards.season import PHASES, Season, season_tasks, seasons, seed_of
 from matchgym.leaderboards.site import files_of
-from matchgym.leaderboards.store import BLOBS, CERTIFICATES, FolderStore, Record, canonical, certificate_path, sha256
-from matchgym.leaderboards.submission import Bar, kind_of, no_bar, season_tasks
-from matchgym.leaderboards.tasks import TASKS, Task
+from matchgym.leaderboards.store import BLOBS, CERTIFICATES, FolderStore, Record, canonical, certificate_path, parse, sha256
+from matchgym.leaderboards.submission import kind_of
+from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
 
 FIELDS = {
     "season-opened": {"season", "commitment", "quick", "suite_version", "scorer_version", "package_version"},
     "season-closed": {"season", "secret"},
+    "season-archived": {"season", "board_sha256"},
     "bounded": {"season", "task", "bound", "optimum"},
     "submitted": {"season", "artefact", "name", "kind", "method"},
     "refused": {"season", "artefact", "task", "reason"},
     "evaluated": {
         "season", "artefact", "task", "phase", "values", "batch_means_half_width", "is_unstable", "microseconds", "is_jailed",
+        "decisions",
     },
 }  # fmt: skip
 MALFORMED = (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, IndexError)
@@ -55,6 +59,7 @@ class Report:
     rows: int = 0  # rows whose numbers were derived anew
     replayed: list[str] = field(default_factory=list)  # "task/row"
     not_replayable: list[str] = field(default_factory=list)  # without the season's secret, or without a jail
+    older: list[str] = field(default_factory=list)  # seasons of another suite or scorer, whose digests alone are checked here
 
     @property
     def is_sound(self) -> bool:
@@ -77,21 +82,41 @@ def verify_board(out: Path, tasks: Sequence[Task] = TASKS, replays: int = 1, bar
     if not found:
         return Report(["there is no season; build the board first."])
     for record in records:
-        if set(record["body"]) != FIELDS.get(record["kind"], set()):
+        if not fields_are_right(record, found):
             report.problems.append(f"record {record['n']} of kind {record['kind']!r} has other fields than that kind has.")
     if report.problems:
         return report
     for season in found:
         mine = [record for record in records if record["body"]["season"] == season.name]
-        checks = _Checks(out, store, season, mine, season_tasks(season, tasks), report, bar)
         try:
-            checks.run(replays, records[-1]["sha256"])
+            if is_of_this_version(season):
+                checks = _Checks(out, store, season, mine, season_tasks(season, store, tasks), report, bar)
+                checks.run(replays, records[-1]["sha256"])
+            elif season is found[-1]:
+                old = f"suite {season.versions[0]} and scorer {season.versions[1]}"
+                report.problems.append(
+                    f"season {season.name} has {old}; open a new one with: matchgym leaderboard season NAME."
+                )
+            else:
+                report.older.append(season.name)
         except InputError as error:
             report.problems.append(str(error))
         except MALFORMED as error:
             report.problems.append(f"season {season.name} is malformed ({error!r}).")
-    _verify_files(out, records, tasks, report)
+    _verify_files(out, records, found, tasks, report)
     return report
+
+
+def is_of_this_version(season: Season) -> bool:
+    """Whether a season has the tasks and the scorer of this version of the package."""
+    return season.versions == (SUITE_VERSION, SCORER_VERSION)
+
+
+def fields_are_right(record: Record, known: Sequence[Season]) -> bool:
+    """Whether a record has exactly the fields of its kind; those of older versions may have fewer."""
+    mine, wanted = set(record["body"]), FIELDS.get(record["kind"], set())
+    season = next((each for each in known if each.name == record["body"].get("season")), None)
+    return mine == wanted or (season is not None and not is_of_this_version(season) and mine < wanted)
 
 
 @dataclass
@@ -113,10 +138,6 @@ class _Checks:
         return [record["body"] for record in self.records if record["kind"] == kind]
 
     def run(self, replays: int, digest: str) -> None:
-        opened = self.of("season-opened")[0]
-        if not is_current(opened):
-            self.wrong(f"it has suite {opened['suite_version']} and scorer {opened['scorer_version']}; build the board anew.")
-            return
         listed = {body["task"] for kind in ("bounded", "evaluated", "refused") for body in self.of(kind)}
         if not listed <= self.tasks.keys():
             self.wrong(f"there are no tasks {', '.join(sorted(map(repr, listed - self.tasks.keys())))} in this suite.")
@@ -148,8 +169,13 @@ class _Checks:
                     self.wrong(f"{body['name']!r} is none of the project's own entries, but is listed as {body['kind']!r}.")
 
     def bounds(self, body: Record) -> None:
-        task = self.tasks[body["task"]]
-        instance, bound = task.load(), body["bound"]
+        task, bound = self.tasks[body["task"]], body["bound"]
+        if task.family and self.seed(task, "season") is None:
+            self.report.not_replayable.append(f"{task.name}/bound")
+            return
+        instance = task.load()
+        if task.family and bound["instance_sha256"] != instance.sha256:
+            self.wrong(f"task {task.name}: the season's secret draws another instance than the stated one.")
         layer = task.entry.layer("bounds")
         seed = self.seed(task, "season")
         certificate = self.certificate(task, bound, seed)
@@ -242,10 +268,13 @@ class _Checks:
     def refusal(self, body: Record) -> str | None:
         """The sentence with which an entry of ours refuses to play; None if it plays."""
         entries = stored_artefact(self.store, body["artefact"], tuple(self.tasks.values())).entries
+        file = next(file for file in entries if file.task.name == body["task"])
+        if file.task.family and self.seed(file.task, "season") is None:
+            return str(body["reason"])
         try:
-            load_policy(next(file for file in entries if file.task.name == body["task"]))
+            load_policy(file)
         except InputError as error:
-            return str(error)
+            return refusal_of(file, error)
         return None
 
     def replays(self, number: int, digest: str) -> None:
@@ -268,19 +297,23 @@ def replay(
     store: FolderStore, season: Season, task: Task, body: Record, tasks: Sequence[Task] = TASKS, bar: Bar = no_bar
 ) -> str | None:
     """Measure an evaluated row again: None if it gives the same, "" if that is not possible here, else what differs."""
-    file = next(each for each in stored_artefact(store, body["artefact"], tasks).entries if each.task.name == task.name)
+    entries = stored_artefact(store, body["artefact"], tasks).entries
+    file = next(each for each in entries if each.task.name == task.name).on(task)
     if (season.revealed is None and store.secret(season.name) is None) or (body["is_jailed"] and not jail.is_available()):
         return ""
     seed = seed_of(season.secret(store), task, body["phase"])
     policy = load_policy(file, body["is_jailed"])
     try:
         with bar(f"{task.name}, replay") as progress:
+            told = None if body["decisions"] is None else decisions(task, policy)
             found = measure(task, policy, seed, replications=len(body["values"]), progress=progress)
     finally:
         release(policy)
     place = first_difference(body["values"], found.values.tolist(), "values")
     if place is not None:
         return f"gives other values: {place}"
+    if told != body["decisions"]:
+        return "decides otherwise at the probes"
     if found.batch_means_half_width != body["batch_means_half_width"]:
         return "gives another half-width from batch means"
     bounded = [r["body"] for r in store.records() if r["kind"] == "bounded" and r["body"]["task"] == task.name]
@@ -294,11 +327,16 @@ def _up(proof: Proof) -> float | None:
     return None if proof.upper is None else round_up(proof.upper)
 
 
-def _verify_files(out: Path, records: Sequence[Record], tasks: Sequence[Task], report: Report) -> None:
-    """board.json and the pages follow from the records; blobs and certificates are those that the records name."""
-    store = FolderStore(out)
+def _verify_files(out: Path, records: Sequence[Record], known: Sequence[Season], tasks: Sequence[Task], report: Report) -> None:
+    """board.json and the pages follow from the records; blobs and certificates are those that the records name.
+
+    While the last season is an older version's, its pages do not follow from the tasks of this one and are not checked.
+    """
+    store, wanted = FolderStore(out), dict[str, str]()
+    is_current = is_of_this_version(known[-1])
     try:
-        wanted = files_of(assemble(records, tasks), records, store, tasks)
+        if is_current:
+            wanted = files_of(assemble(records, tasks), records, store, tasks)
     except InputError as error:
         report.problems.append(str(error))
         return
@@ -309,21 +347,43 @@ def _verify_files(out: Path, records: Sequence[Record], tasks: Sequence[Task], r
         path = out / name
         if not path.is_file() or path.read_bytes() != text.encode():
             report.problems.append(f"{name} is not what the records give.")
-    blobs, certificates = set(), set()
-    for record in records:
-        body = record["body"]
-        if record["kind"] == "submitted":
-            blobs.add(f"{BLOBS}/{body['artefact']}")
-            blobs |= {f"{BLOBS}/{sha256(file.data)}" for file in stored_artefact(store, body["artefact"], tasks).entries}
-        if record["kind"] == "bounded":
-            stated = [part for part in (body["bound"], body["optimum"]) if part.get("is_kept")]
-            certificates |= {f"{CERTIFICATES}/{certificate_path(out, part['certificate_sha256']).name}" for part in stated}
-    known = set(wanted) | blobs | certificates | {"records.jsonl", "__init__.py"}
+    blobs, certificates = set[str](), set[str]()
+    try:
+        for record in records:
+            blobs |= blobs_of(record, store)
+            if record["kind"] == "bounded":
+                stated = [part for part in (record["body"]["bound"], record["body"]["optimum"]) if part.get("is_kept")]
+                certificates |= {part["certificate_sha256"] for part in stated}
+        for digest in blobs:
+            store.blob(digest)
+        for digest in certificates:
+            store.certificate(digest)
+    except InputError as error:
+        report.problems.append(str(error))
+        return
+    except MALFORMED as error:
+        report.problems.append(f"the records name files in a way that is malformed ({error!r}).")
+        return
+    if not is_current:
+        return
+    named = {f"{BLOBS}/{digest}" for digest in blobs}
+    named |= {f"{CERTIFICATES}/{certificate_path(out, digest).name}" for digest in certificates}
+    expected = set(wanted) | named | {"records.jsonl", "__init__.py"}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
         is_apart = name.startswith((".secrets", "__pycache__"))
-        if path.is_file() and not is_apart and name not in known:
+        if path.is_file() and not is_apart and name not in expected:
             report.problems.append(f"{name} belongs to no record.")
+
+
+def blobs_of(record: Record, store: FolderStore) -> set[str]:
+    """The digests of the blobs that a record is about: a manifest of any version, and the files that it names."""
+    if record["kind"] == "season-archived":
+        return {record["body"]["board_sha256"]}
+    if record["kind"] != "submitted":
+        return set()
+    manifest = parse(store.blob(record["body"]["artefact"]).decode(), "a manifest")
+    return {record["body"]["artefact"], *(entry["sha256"] for entry in manifest["entries"])}
 
 
 def first_difference(stated: Any, expected: Any, place: str) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from matchgym.agents import Measurement, train
 from matchgym.leaderboards.artefact import MANIFEST
 from matchgym.leaderboards.export import export_agents
-from matchgym.leaderboards.tasks import TASKS, Task
+from matchgym.leaderboards.tasks import FIXED_TASKS, Task
 
 SEEDS = 5
 AUTHORS = ["matchgym"]
@@ -23,7 +23,7 @@ def build_zoo(
     seeds: Sequence[int] = tuple(range(SEEDS)),
     timesteps: int | None = None,
     report: Callable[[str], None] = lambda line: None,
-    tasks: Sequence[Task] = TASKS,
+    tasks: Sequence[Task] = FIXED_TASKS,
 ) -> list[Path]:
     """Train an agent for each task of the ids (default: of all) under each seed, by the recipes of matchgym.agents.
 

@@ -4,7 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
+
 from matchgym.leaderboards.artefact import MANIFEST
+from matchgym.leaderboards.network import Layer, Network
 from matchgym.leaderboards.store import RECORDS, FolderStore, canonical, sha256
 from matchgym.leaderboards.tasks import SUITE_VERSION, Task, find_task
 
@@ -34,6 +37,23 @@ def tiny(instance: str, seed: int) -> Task:
 
 
 TINY = (tiny("toy", 5), tiny("demo", 50))
+
+
+def small_network(n_inputs: int, n_outputs: int, seed: int = 0, n_hidden: int = 8) -> Network:
+    """A random network with one hidden layer."""
+    rng = np.random.default_rng(seed)
+    constants = {
+        "w": rng.normal(size=(n_inputs, n_hidden)).astype(np.float32),
+        "b": rng.normal(size=n_hidden).astype(np.float32),
+        "u": rng.normal(size=(n_hidden, n_outputs)).astype(np.float32),
+    }
+    layers = (
+        Layer("MatMul", ("x", "w"), "h", {}),
+        Layer("Add", ("h", "b"), "g", {}),
+        Layer("Tanh", ("g",), "t", {}),
+        Layer("MatMul", ("t", "u"), "y", {}),
+    )
+    return Network(n_inputs, n_outputs, "x", "y", constants, layers)
 
 
 def write_artefact(folder: Path, kind="declarative/1", data=b'{"policy": "greedy", "parameters": {}}', **changes) -> Path:

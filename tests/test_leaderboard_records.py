@@ -12,22 +12,23 @@ import pytest
 from boards import SECRET, TINY, noon, rechain, write_artefact
 from typer.testing import CliRunner
 
+from matchgym.baselines.statistics import t_interval
 from matchgym.cli.commands import app
 from matchgym.cli.leaderboard import leaderboard
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards import measuring
 from matchgym.leaderboards.artefact import read_artefact, stored_artefact
 from matchgym.leaderboards.board import assemble, leaders
-from matchgym.leaderboards.building import build_board, find_agents, replay_rows, submit_artefact
+from matchgym.leaderboards.building import build_board, find_agents, replay_rows, submit_artefacts
 from matchgym.leaderboards.entrants import baselines
 from matchgym.leaderboards.measuring import measure
 from matchgym.leaderboards.readme import board_table, updated
-from matchgym.leaderboards.season import close_season, latest, open_season, seed_of
+from matchgym.leaderboards.season import close_season, latest, open_season, seasons, seed_of
 from matchgym.leaderboards.site import publish
 from matchgym.leaderboards.store import RECORDS, RESULTS, SECRETS, FolderStore, read_text
 from matchgym.leaderboards.submission import submit, submit_baselines, verify_leaders
 from matchgym.leaderboards.tasks import TASKS
-from matchgym.leaderboards.verification import verify_board
+from matchgym.leaderboards.verification import is_of_this_version, verify_board
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,7 +91,7 @@ def test_a_season_opens_and_closes_once(copied) -> None:
     with pytest.raises(InputError, match="was a season one"):
         open_season(store, "one")
     with pytest.raises(InputError, match="is closed"):
-        submit(baselines(TINY)[0], store, TINY)
+        submit([baselines(TINY)[0]], store, TINY)
     for name in ("", "../x", "A", "x" * 41):
         with pytest.raises(InputError, match="name has up to"):
             open_season(store, name)
@@ -150,7 +151,7 @@ def test_an_interrupted_build_goes_on_and_counts_nothing_twice(built, tmp_path) 
     open_season(store, "one", secret=SECRET)
     with pytest.raises(KeyboardInterrupt):
         submit_baselines(baselines(TINY), store, TINY, impatient)
-    assert 0 < len(store.records()) < 20
+    assert 0 < len(store.records()) < len(FolderStore(built).records())
     submit_baselines(baselines(TINY), FolderStore(tmp_path, noon), TINY)
     verify_leaders(store, TINY)
     publish(store, TINY)
@@ -166,22 +167,22 @@ def entry(name="tiny-demo", **more):
 def test_strangers_come_through_the_same_door(copied, tmp_path) -> None:
     data = b'{"policy": "drawn-neighbours", "parameters": {} }'
     folder = write_artefact(tmp_path / "a", data=data, entry=entry(), agent={"name": "mine"})
-    board = submit_artefact(copied, read_artefact(folder, TINY), tasks=TINY)
+    board = submit_artefacts(copied, [read_artefact(folder, TINY)], tasks=TINY)
     (row,) = [row for row in board["tasks"][1]["rows"] if row["name"] == "mine"]
     assert row["kind"] == "agent"
     assert not row["is_jailed"]  # nobody's code but ours
     assert problems_of(copied, replays=2) == ""
     with pytest.raises(InputError, match="on the board already, as 'mine'"):
-        submit_artefact(copied, read_artefact(folder, TINY), tasks=TINY)
+        submit_artefacts(copied, [read_artefact(folder, TINY)], tasks=TINY)
 
 
 def test_copies_are_refused_and_twins_are_marked(copied, tmp_path) -> None:
     same = stored_artefact(FolderStore(copied), baselines(TINY)[0].sha256, TINY).entries[0].data
     sybil = read_artefact(write_artefact(tmp_path / "a", data=same, entry=entry(), agent={"name": "sybil"}), TINY)
     with pytest.raises(InputError, match="files are those of 'greedy'"):
-        submit_artefact(copied, sybil, tasks=TINY)
+        submit_artefacts(copied, [sybil], tasks=TINY)
     blank = read_artefact(write_artefact(tmp_path / "b", data=same + b"\n", entry=entry(), agent={"name": "zz"}), TINY)
-    board = submit_artefact(copied, blank, tasks=TINY)
+    board = submit_artefacts(copied, [blank], tasks=TINY)
     (row,) = [row for row in board["tasks"][1]["rows"] if row["name"] == "zz"]
     assert row["same_as"] == "greedy"
 
@@ -190,7 +191,7 @@ def test_a_refused_artefact_leaves_no_trace(copied, tmp_path) -> None:
     before = (copied / RECORDS).read_bytes()
     bad = read_artefact(write_artefact(tmp_path / "a", data=b'{"policy": "nobody", "parameters": {}}', entry=entry()), TINY)
     with pytest.raises(InputError, match="nobody"):
-        submit_artefact(copied, bad, tasks=TINY)
+        submit_artefacts(copied, [bad], tasks=TINY)
     assert (copied / RECORDS).read_bytes() == before
     assert problems_of(copied) == ""
 
@@ -206,7 +207,7 @@ def test_a_row_above_the_bound_is_an_alarm_and_no_leader(copied, tmp_path, monke
     monkeypatch.setattr(measuring, "evaluate", generous)
     data = b'{"policy": "greedy", "parameters": {}}  '
     cheat = read_artefact(write_artefact(tmp_path / "a", data=data, entry=entry(), agent={"name": "cheat"}), TINY)
-    board = submit_artefact(copied, cheat, tasks=TINY)
+    board = submit_artefacts(copied, [cheat], tasks=TINY)
     row = board["tasks"][1]["rows"][0]
     assert (row["name"], row["state"], row["tier"], row["ranks"]) == ("cheat", "quarantined", None, None)
     assert row["artefact"] not in leaders(board["tasks"][1])
@@ -266,7 +267,7 @@ def quick_problems(out: Path) -> str:
                 for part in (record["body"]["bound"], record["body"]["optimum"]):
                     if part.get("is_kept") and store.certificate(part["certificate_sha256"]) is None:
                         return "a certificate is missing"
-        verification._verify_files(out, records, TINY, report)
+        verification._verify_files(out, records, seasons(records), TINY, report)
     except InputError as error:
         return str(error)
     return " ".join(report.problems)
@@ -377,7 +378,7 @@ def test_files_that_belong_to_no_record_are_found(copied) -> None:
 
 def test_the_commands(copied, tmp_path, monkeypatch) -> None:
     run = CliRunner().invoke
-    for function in (verify_board, assemble, publish, submit_artefact, replay_rows):
+    for function in (verify_board, assemble, publish, submit_artefacts, replay_rows):
         names = function.__defaults__
         monkeypatch.setattr(function, "__defaults__", tuple(TINY if each is TASKS else each for each in names))
     result = run(leaderboard, ["verify", "--out", str(copied), "--rows", "0", "--json"])
@@ -425,6 +426,13 @@ def test_folders_that_are_no_agents_are_refused(tmp_path) -> None:
 # What is published.
 
 
+is_stale = not is_of_this_version(seasons(FolderStore(RESULTS).records())[-1])
+of_this_suite = pytest.mark.skipif(
+    is_stale, reason="the published season is of an older suite: matchgym leaderboard season NAME"
+)
+
+
+@of_this_suite
 def test_the_readme_shows_the_published_board() -> None:
     text = read_text(ROOT / "leaderboards/README.md")
     records = FolderStore(RESULTS).records()
@@ -434,6 +442,7 @@ def test_the_readme_shows_the_published_board() -> None:
         updated("nothing", records)
 
 
+@of_this_suite
 def test_the_published_board_is_sound_and_complete() -> None:
     """Digests, certificates, derived numbers and pages are current; replays are for `matchgym leaderboard verify`."""
     report = verify_board(RESULTS, replays=0)
@@ -444,7 +453,7 @@ def test_the_published_board_is_sound_and_complete() -> None:
     assert not board["season"]["quick"]
     assert [task["name"] for task in board["tasks"]] == [task.name for task in TASKS]
     size = sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file())
-    assert size < 10e6
+    assert size < 20e6
 
 
 @pytest.fixture(scope="module")
@@ -453,9 +462,7 @@ def published() -> dict:
     return assemble(FolderStore(RESULTS).records())
 
 
-LOOSE = "FloatingClients-v0"  # whose episodes of a fixed length leave more noise than 0.5 %
-
-
+@of_this_suite
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_published_rows_respect_bounds_and_precision(task, published) -> None:
     """No row exceeds the bound or the optimum by more than noise (4 standard errors); the best baseline is known to 0.5 %."""
@@ -468,17 +475,21 @@ def test_published_rows_respect_bounds_and_precision(task, published) -> None:
     best = next(row for row in record["rows"] if row["verdict"] == "best")
     assert best["state"] == "verified"
     assert best["replications"] == task.replications
-    if task.id != LOOSE and "uppers" not in record["bound"] and task.name != "learning-base":
-        assert (best["objective"]["high"] - best["objective"]["low"]) / 2 <= 0.005 * abs(best["objective"]["mean"])
+    if not task.family:
+        bodies = [each["body"] for each in FolderStore(RESULTS).records() if each["kind"] == "bounded"]
+        bound = [body["bound"] for body in bodies if body["task"] == task.name][-1]
+        known = t_interval(best["values"] / np.array(bound.get("uppers", 1.0)))
+        assert known.half_width <= 0.005 * abs(known.mean)
     settling = task.entry.model.settling
     if settling is not None and task.id != "DataLocality-v0":  # whose estimate is far on the safe side
-        assert task.warmup >= settling(task.load())
+        assert task.warmup >= settling(task.practice().load())
 
 
+@of_this_suite
 def test_a_published_row_replays_exactly() -> None:
     (row,) = [
         row
-        for row in replay_rows(RESULTS, baselines(TASKS[:7])[0].sha256[:16], "demo")
+        for row in replay_rows(RESULTS, baselines(TASKS)[0].sha256[:16], "demo")
         if row["phase"] == "season"
     ]  # fmt: skip
     assert row["problem"] is None

@@ -1,5 +1,7 @@
 """The leaderboard: its tasks, statistics and scores."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from boards import TINY
@@ -13,7 +15,7 @@ from matchgym.leaderboards.markup import decimals, plus_minus
 from matchgym.leaderboards.measuring import LOOK_LEVEL, Measured, certified_values, is_hopeless, is_unstable
 from matchgym.leaderboards.methods import LEAST_RUNS, method_interval, method_rows
 from matchgym.leaderboards.ranking import LEVEL, beats, holm, paired_p_value, rank_intervals, statistic, tiers
-from matchgym.leaderboards.tasks import LOOKS, TASKS, Task, find_task
+from matchgym.leaderboards.tasks import FIXED_TASKS, LOOKS, TASKS, find_task
 from matchgym.leaderboards.tracks import interquartile_mean, mean_interval
 
 # Statistics.
@@ -287,7 +289,7 @@ def test_numbers_for_people() -> None:
 
 
 def test_a_changed_instance_is_refused() -> None:
-    task = Task(**{**TINY[0].to_dict(), "instance": "demo"})
+    task = dataclasses.replace(TINY[0], instance="demo")
     with pytest.raises(InputError, match="was frozen with"):
         task.load()
     with pytest.raises(InputError, match="unknown task"):
@@ -298,13 +300,13 @@ def test_every_id_has_three_frozen_tasks():
     assert len({task.name for task in TASKS}) == len(TASKS)
     assert len({task.seed for task in TASKS}) == len(TASKS)
     for entry in ENTRIES:
-        mine = [task for task in TASKS if task.id == entry.id]
+        mine = [task for task in FIXED_TASKS if task.id == entry.id]
         assert len(mine) >= 3, entry.id
         for task in mine:
             assert task.load().sha256 == task.sha256
             assert task.anchor in entry.layer("baselines").POLICIES
             assert task.bound_kind in entry.layer("bounds").KINDS
-            assert task.looks == LOOKS
+            assert 2 <= len(task.looks) <= len(LOOKS)
 
 
 def test_levels_are_what_the_page_says() -> None:

@@ -33,7 +33,7 @@ def site(tmp_path_factory) -> Path:
     texts = {"name": EVIL, "authors": [EVIL], "description": EVIL, "licence": EVIL, "url": "javascript:alert(1)", "paper": EVIL}
     method = {"algorithm": EVIL, "library": EVIL, "library_version": EVIL, "hardware": EVIL}
     artefact = write_artefact(folder / "evil", data=data, entry={"task": "tiny-demo"}, agent=texts, method=method)
-    submit(read_artefact(artefact, TINY), store, TINY)
+    submit([read_artefact(artefact, TINY)], store, TINY)
     verify_leaders(store, TINY)
     publish(store, TINY)
     return folder / "board"
