@@ -42,9 +42,7 @@ def build_zoo(
                 report(f"{task.name}, seed {seed}: {result.final.mean:.5g} after {result.timesteps:,} steps")
                 folders.append(folder)
             target = out / env_id / f"seed-{seed}"
-            export_agents(
-                folders, target, f"matchgym zoo, seed {seed}", AUTHORS, description="Trained by `matchgym zoo`.", tasks=tasks
-            )
+            export_agents(folders, target, f"zoo {env_id}", AUTHORS, description="Trained by `matchgym zoo`.", tasks=tasks)
             report(f"{target / MANIFEST}")
             made.append(target)
     return made
