@@ -40,6 +40,7 @@ PACKAGES = ("gymnasium", "numpy", "numba", "torch", "stable-baselines3", "sb3-co
 UNREADABLE = (
     pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, TypeError, ValueError,
 )  # fmt: skip
+Lines = Mapping[str, float | None]
 MOST = 10**12  # steps, rows or decisions
 MUST_AGREE = (
     "id",
@@ -116,7 +117,7 @@ def train(
     checkpoint_every: int | None = None,
     resume: bool = False,
     measurement: Measurement = Measurement(),
-    lines: Mapping[str, float | None] | None = None,
+    lines: Lines | Callable[[], Lines] | None = None,
     progress: bool = True,
     torch_threads: int = 1,
     teacher: str | None = None,
@@ -144,7 +145,8 @@ def train(
         starts anew; a finished training is returned as it is. From a regular checkpoint of an on-policy
         algorithm the result is the same as if nothing had happened.
     measurement : how often and how long the policy is measured.
-    lines : horizontal lines of the picture, label -> objective, such as {"LP bound": 4.71}.
+    lines : horizontal lines of the picture, label -> objective, such as {"LP bound": 4.71}; or a function that finds them, called
+        only if there is something to train.
     progress : whether to show a progress bar and notices on stderr.
     torch_threads : set for the whole process.
     teacher : a baseline whose decisions are copied before training, see `matchgym.agents.imitation`; "none" for none, None
@@ -214,6 +216,7 @@ def train(
         if finished is not None:
             console.print(f"{folder} is finished already; nothing to resume.")
             return finished
+    lines = lines() if callable(lines) else lines
     if saved is None:
         if resume:
             console.print(f"{folder} holds no checkpoint; training starts from the beginning.")

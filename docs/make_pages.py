@@ -22,8 +22,8 @@ RESULTS = """Season {season} of the leaderboard, from its published records; `ma
 Objectives are reward per unit of time (minus cost, where there is no reward) with 95 % intervals over replications. The best
 algorithm is the best baseline that sees what an agent sees; baselines that are told hidden numbers, and the exact optimum as a
 policy, are not counted. The best agent is the best of the five training seeds; what to expect of a method is under Methods, an
-interquartile mean over all seeds. Shares are of the exact optimum where it is known, else the score is given, from 0 (anchor) to
-1 (certified bound, which no policy exceeds and often none reaches). Differences are paired under the same random numbers and
+interquartile mean over all seeds. Shares are of the exact optimum where it is known, else the score is given, from 0 (anchor)
+to 1 (certified bound, which no policy exceeds and often none reaches). Differences are paired under the same random numbers and
 adjusted for the number of agents.
 
 The best agent is better than the best algorithm on {better} tasks, as good on {tie}, and worse on {worse}."""
