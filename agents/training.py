@@ -145,8 +145,8 @@ def train(
         starts anew; a finished training is returned as it is. From a regular checkpoint of an on-policy
         algorithm the result is the same as if nothing had happened.
     measurement : how often and how long the policy is measured.
-    lines : horizontal lines of the picture, label -> objective, such as {"LP bound": 4.71}; or a function that finds them, called
-        only if there is something to train.
+    lines : horizontal lines of the picture, label -> objective, such as {"LP bound": 4.71}; or a function that finds them,
+        called only if there is something to train.
     progress : whether to show a progress bar and notices on stderr.
     torch_threads : set for the whole process.
     teacher : a baseline whose decisions are copied before training, see `matchgym.agents.imitation`; "none" for none, None
