@@ -202,7 +202,7 @@ class EquivariantPolicy(Policy):
     def fit(self, instance: Any) -> Self:
         """Describe the instance's types; nothing is learnt."""
         self.instance = find(ID).model.load(instance)
-        self.describe_ = Describe(self.instance)
+        self.describe_ = Describe(find(ID).model.load(instance))
         return self
 
     def predict(
@@ -222,13 +222,13 @@ class EquivariantPolicy(Policy):
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
         """A type may be matched if somebody of it waits; idling always."""
-        waiting = np.atleast_2d(observation)[:, : self.instance.n_suppliers] > 0
+        waiting = np.atleast_2d(observation)[:, : self.describe_.n] > 0
         return np.column_stack([waiting, np.ones(len(waiting), bool)])
 
     def save(self, path: str | Path) -> None:
         """Write the weights, as plain arrays."""
         data = io.BytesIO()
-        np.savez(data, **{name: tensor.numpy() for name, tensor in self.scores.state_dict().items()})  # type: ignore[arg-type]
+        np.savez(data, **{name: tensor.numpy() for name, tensor in self.scores.state_dict().items()})
         write_whole(Path(path), data.getvalue())
 
     @classmethod

@@ -97,6 +97,12 @@ def tensorboard_logger(folder: str | Path, name: str) -> Logger:
         ) from None
 
 
+def instance_or_default(entry: Entry, instance: Any) -> Any:
+    """The instance meant, or the environment's default for None."""
+    native: Any = make_native(entry.id).unwrapped if instance is None else None
+    return native.instance if instance is None else entry.model.load(instance)
+
+
 def teacher_of(entry: Entry, name: str, instance: Any) -> Policy:
     """The baseline of that name, fitted."""
     policies = entry.layer("baselines").POLICIES
@@ -161,7 +167,7 @@ def train(
     KeyboardInterrupt : after a checkpoint has been saved.
     """
     entry = find(env_id)
-    chosen = make_native(entry.id).unwrapped.instance if instance is None else entry.model.load(instance)
+    chosen = instance_or_default(entry, instance)
     algo = default_algorithm(entry.id, chosen, options) if algo is None else algo
     recipe = recipe_for(entry.id, algo, chosen.name)
     table = hyperparameters_for(entry.id, algo, params, chosen.name)

@@ -187,7 +187,7 @@ def network_of(model: BaseAlgorithm, n_inputs: int, n_outputs: int) -> Network:
     writer = _Writer()
     if hasattr(policy, "lstm_actor"):
         raise InputError("a recurrent network cannot be exported: the kind onnx-mlp/1 has no memory.")
-    values = getattr(policy, "q_net", None) or getattr(policy, "quantile_net", None)
+    values: Any = getattr(policy, "q_net", None) or getattr(policy, "quantile_net", None)
     acting = values or (policy.actor if hasattr(policy, "actor") else policy)
     source = _standardised(writer, getattr(acting, "pi_features_extractor", None) or acting.features_extractor)
     if hasattr(policy, "quantile_net"):  # the mean over the quantiles of each action is linear
