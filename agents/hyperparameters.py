@@ -137,7 +137,7 @@ TIMESTEPS: Mapping[str, int] = MappingProxyType(
 )
 
 RECIPES = Path(__file__).with_name("recipes.toml")
-NOT_PARAMETERS = ("timesteps", "imitate", "options")  # of the entries of a recipe
+NOT_PARAMETERS = ("timesteps", "imitate", "options", "train_on")  # of the entries of a recipe
 
 
 @cache
@@ -147,7 +147,7 @@ def _recipes() -> Mapping[str, Any]:
 
 def recipe_for(env_id: str, algo: str, instance: str) -> dict[str, Any]:
     """What recipes.toml says of an algorithm on an id and on the instance of that name there: parameters of the algorithm, and
-    `timesteps`, `imitate` (a policy to start from) and `options` of the environment."""
+    `timesteps`, `imitate` (a policy to start from), `options` of the environment and `train_on` (another instance)."""
     found = _recipes().get(find(env_id).id, {}).get(check_algorithm(algo), {})
     general = {name: value for name, value in found.items() if name in NOT_PARAMETERS or not isinstance(value, dict)}
     special = found.get(instance, {}) if instance not in NOT_PARAMETERS else {}

@@ -109,7 +109,7 @@ def imitate(model: BaseAlgorithm, shown: Demonstration, gamma: float, shift: flo
             loss = ((scores - actions[chosen].reshape(scores.shape)) ** 2).mean()
         else:
             loss = _unlikeliness(scores, masks[chosen], actions[chosen], space)
-        found = policy.predict_values(observations[chosen])  # type: ignore[operator]
+        found = policy.predict_values(observations[chosen])
         counted = has_value[chosen]
         if counted.any():
             loss = loss + 0.5 * ((found.flatten() - values[chosen])[counted] ** 2).mean()

@@ -40,6 +40,7 @@ PACKAGES = ("gymnasium", "numpy", "numba", "torch", "stable-baselines3", "sb3-co
 UNREADABLE = (
     pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, TypeError, ValueError,
 )  # fmt: skip
+Lines = Mapping[str, float | None]
 MOST = 10**12  # steps, rows or decisions
 MUST_AGREE = (
     "id",
@@ -96,6 +97,12 @@ def tensorboard_logger(folder: str | Path, name: str) -> Logger:
         ) from None
 
 
+def instance_or_default(entry: Entry, instance: Any) -> Any:
+    """The instance meant, or the environment's default for None."""
+    native: Any = make_native(entry.id).unwrapped if instance is None else None
+    return native.instance if instance is None else entry.model.load(instance)
+
+
 def teacher_of(entry: Entry, name: str, instance: Any) -> Policy:
     """The baseline of that name, fitted."""
     policies = entry.layer("baselines").POLICIES
@@ -116,7 +123,7 @@ def train(
     checkpoint_every: int | None = None,
     resume: bool = False,
     measurement: Measurement = Measurement(),
-    lines: Mapping[str, float | None] | None = None,
+    lines: Lines | Callable[[], Lines] | None = None,
     progress: bool = True,
     torch_threads: int = 1,
     teacher: str | None = None,
@@ -144,7 +151,8 @@ def train(
         starts anew; a finished training is returned as it is. From a regular checkpoint of an on-policy
         algorithm the result is the same as if nothing had happened.
     measurement : how often and how long the policy is measured.
-    lines : horizontal lines of the picture, label -> objective, such as {"LP bound": 4.71}.
+    lines : horizontal lines of the picture, label -> objective, such as {"LP bound": 4.71}; or a function that finds them,
+        called only if there is something to train.
     progress : whether to show a progress bar and notices on stderr.
     torch_threads : set for the whole process.
     teacher : a baseline whose decisions are copied before training, see `matchgym.agents.imitation`; "none" for none, None
@@ -159,7 +167,7 @@ def train(
     KeyboardInterrupt : after a checkpoint has been saved.
     """
     entry = find(env_id)
-    chosen = make_native(entry.id).unwrapped.instance if instance is None else entry.model.load(instance)
+    chosen = instance_or_default(entry, instance)
     algo = default_algorithm(entry.id, chosen, options) if algo is None else algo
     recipe = recipe_for(entry.id, algo, chosen.name)
     table = hyperparameters_for(entry.id, algo, params, chosen.name)
@@ -214,6 +222,7 @@ def train(
         if finished is not None:
             console.print(f"{folder} is finished already; nothing to resume.")
             return finished
+    lines = lines() if callable(lines) else lines
     if saved is None:
         if resume:
             console.print(f"{folder} holds no checkpoint; training starts from the beginning.")

@@ -13,8 +13,7 @@ from typing import Any
 from matchgym.agents.curve import CurvePoint
 from matchgym.agents.files import write_whole
 from matchgym.agents.hyperparameters import ALGORITHMS, default_timesteps
-from matchgym.agents.sb3 import make_native
-from matchgym.agents.training import Measurement, default_algorithm, train
+from matchgym.agents.training import Measurement, default_algorithm, instance_or_default, train
 from matchgym.envs.instance import InputError, is_count, shorten
 from matchgym.envs.registry import find
 
@@ -96,7 +95,7 @@ def tune(
     except ModuleNotFoundError as error:
         raise InputError(f'tuning needs the package {error.name}; install it with: pip install "matchgym[tune]".') from None
     entry = find(env_id)
-    chosen = make_native(entry.id).unwrapped.instance if instance is None else entry.model.load(instance)  # type: ignore[attr-defined]
+    chosen = instance_or_default(entry, instance)
     algo = default_algorithm(entry.id, chosen) if algo is None else algo
     total = default_timesteps(entry.id, algo, chosen.name) if timesteps is None else timesteps
     if not is_count(trials, 1):
@@ -145,7 +144,7 @@ def tune(
     recipe = _recipe(entry.id, algo, chosen.name, total, best.params)
     write_whole(home / "recipe.toml", recipe)
     counts = [len(study.get_trials(states=(state,))) for state in over]
-    return Tuning(dict(best.params), float(best.value), counts[0], counts[1], recipe)
+    return Tuning(dict(best.params), float(study.best_value), counts[0], counts[1], recipe)
 
 
 def _recipe(env_id: str, algo: str, instance: str, timesteps: int, params: Mapping[str, Any]) -> str:

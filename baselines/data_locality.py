@@ -208,7 +208,8 @@ class HybridSQd(ClassPolicy):
 
         def tasks(flat: NDArray[np.float64]) -> float:
             loads = np.clip(offered * (w @ flat.reshape(allowed.shape)) / (v * u), 0, 2)
-            return float(v @ (loads[:, None] ** exponents).sum(1))
+            with np.errstate(over="ignore"):  # an overloaded type has infinitely many tasks
+                return float(v @ (loads[:, None] ** exponents).sum(1))
 
         start = bound(instance, "fluid-types").solution["f"]
         even = np.where(allowed, v * u, 0.0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def train_and_score(
     from matchgym.agents import hyperparameters_for, train
 
     hyperparameters_for(entry.id, algo, params, instance.name)  # refuses what is unknown before the baselines are run
-    lines = reference_lines(entry, instance)
+    lines = partial(reference_lines, entry, instance)
     result = train(entry.id, instance, algo, timesteps, seed, params, folder=folder, resume=resume, lines=lines, **further)
     policy = result.policy
     with progress_bar("scoring") as progress:

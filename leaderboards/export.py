@@ -48,16 +48,17 @@ def export_agents(
     action_mode: str = "greedy",
     tasks: Sequence[Task] = TASKS,
     family: str | None = None,
+    entered: Sequence[Task] = (),
 ) -> Path:
     """Write the artefact of agents that `train` left in `folders` into `out`; returns the path of its manifest.
 
     Each agent is entered for every task of the instance that it was trained on, and for a whole family if that is the public
-    instance of one of its tasks; with `family`, for that family, whatever it was trained on. Beside each network stands a file
-    that says how it was trained. Raises InputError if there is no such task or two agents are for the same, if the seeds of the
-    trainings differ, if a network is none that the kind onnx-mlp/1 can hold, or if an exported network decides otherwise than
-    its model on one of 10,000 states.
+    instance of one of its tasks; with `family`, for that family, and with `entered` (a task for each folder) for that task,
+    whatever it was trained on. Beside each network stands a file that says how it was trained. Raises InputError if there is no
+    such task or two agents are for the same, if the seeds of the trainings differ, if a network is none that the kind
+    onnx-mlp/1 can hold, or if an exported network decides otherwise than its model on one of 10,000 states.
     """
-    agents = [_Trained(folder, tasks, family) for folder in folders]
+    agents = [_Trained(folder, entered[k : k + 1] or tasks, family, bool(entered)) for k, folder in enumerate(folders)]
     named = [task.name for agent in agents for task in agent.tasks]
     for agent in agents:
         if any(named.count(task.name) > 1 for task in agent.tasks):
@@ -90,11 +91,13 @@ def export_agents(
 class _Trained:
     """A trained agent's folder, and the tasks that it is for."""
 
-    def __init__(self, folder: Path, tasks: Sequence[Task], family: str | None) -> None:
+    def __init__(self, folder: Path, tasks: Sequence[Task], family: str | None, is_entered: bool) -> None:
         self.folder, self.agent = folder, AgentPolicy.load(folder)
         self.config = json.loads((folder / "config.json").read_text())
         mine = [task for task in tasks if task.id == self.config["id"]]
-        if family is None:
+        if is_entered:
+            self.tasks = mine
+        elif family is None:
             self.tasks = [task for task in mine if task.practice().load().sha256 == self.config["instance_sha256"]]
         else:
             self.tasks = find_family(family, mine)
@@ -184,7 +187,7 @@ def network_of(model: BaseAlgorithm, n_inputs: int, n_outputs: int) -> Network:
     writer = _Writer()
     if hasattr(policy, "lstm_actor"):
         raise InputError("a recurrent network cannot be exported: the kind onnx-mlp/1 has no memory.")
-    values = getattr(policy, "q_net", None) or getattr(policy, "quantile_net", None)
+    values: Any = getattr(policy, "q_net", None) or getattr(policy, "quantile_net", None)
     acting = values or (policy.actor if hasattr(policy, "actor") else policy)
     source = _standardised(writer, getattr(acting, "pi_features_extractor", None) or acting.features_extractor)
     if hasattr(policy, "quantile_net"):  # the mean over the quantiles of each action is linear

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matchgym.agents import Measurement, train
+from matchgym.agents.hyperparameters import recipe_for
+from matchgym.agents.training import default_algorithm
 from matchgym.leaderboards.artefact import MANIFEST
 from matchgym.leaderboards.export import export_agents
 from matchgym.leaderboards.tasks import FIXED_TASKS, Task
@@ -36,15 +38,14 @@ def build_zoo(
             folders = []
             for task in mine:
                 folder = runs / task.name / f"seed-{seed}"
-                result = train(
-                    task.id, task.instance, None, timesteps, seed, folder=folder, resume=True, measurement=MEASUREMENT
-                )
+                algo = default_algorithm(task.id, task.load())
+                instance = recipe_for(task.id, algo, task.instance).get("train_on", task.instance)
+                result = train(task.id, instance, algo, timesteps, seed, folder=folder, resume=True, measurement=MEASUREMENT)
                 report(f"{task.name}, seed {seed}: {result.final.mean:.5g} after {result.timesteps:,} steps")
                 folders.append(folder)
             target = out / env_id / f"seed-{seed}"
-            export_agents(
-                folders, target, f"matchgym zoo, seed {seed}", AUTHORS, description="Trained by `matchgym zoo`.", tasks=tasks
-            )
+            about = "Trained by `matchgym zoo`."
+            export_agents(folders, target, f"zoo {env_id}", AUTHORS, description=about, tasks=mine, entered=mine)
             report(f"{target / MANIFEST}")
             made.append(target)
     return made

@@ -12,13 +12,14 @@ pytest.importorskip("optuna")
 pytest.importorskip("minari")
 
 import matchgym  # noqa: F401
-from matchgym.agents import Measurement, hyperparameters_for
+from matchgym.agents import Measurement, hyperparameters_for, train
 from matchgym.agents.extra import torch
 from matchgym.agents.hyperparameters import ALGORITHMS
 from matchgym.agents.tuning import SPACES, tune
 from matchgym.cli import main
 from matchgym.envs.registry import find
 from matchgym.leaderboards.artefact import read_artefact
+from matchgym.leaderboards.summary import results_table, verdicts
 from matchgym.leaderboards.tasks import find_task
 from matchgym.leaderboards.zoo import build_zoo
 
@@ -100,3 +101,43 @@ def test_the_zoo_is_made_of_tasks_and_seeds_and_goes_on(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("model.zip")}
     build_zoo(tmp_path / "runs", tmp_path / "zoo", [find(ID).id], (0, 1), 300, lines.append, tasks)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("model.zip")}
+
+
+def test_a_finished_training_is_not_compared_again(tmp_path: Path) -> None:
+    """Resuming what is finished runs no baselines."""
+    calls: list[int] = []
+
+    def lines() -> dict[str, float]:
+        calls.append(1)
+        return {"bound": 1.0}
+
+    brief = Measurement(points=1, rows=16, warmup=0, decisions=20, final_decisions=20)
+    for _ in range(2):
+        train(ID, "toy", None, 100, folder=tmp_path / "run", measurement=brief, progress=False, resume=True, lines=lines)
+    assert calls == [1]
+
+
+def test_the_table_of_results_says_what_the_board_says() -> None:
+    """A made-up board: the best agent stands against the best baseline, as a share of the optimum where that is known."""
+
+    def row(name: str, kind: str, mean: float, **further: object) -> dict[str, object]:
+        interval = {"mean": mean, "low": mean - 0.02, "high": mean + 0.02}
+        plain = {"verdict": "best", "difference": None, "is_above_bound": False, "score": interval}
+        return {"name": name, "kind": kind, "objective": interval, **plain, **further}
+
+    gain = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    rows = [
+        row("optimal", "optimum", 4.0),
+        row("greedy", "baseline", 3.0),
+        row("zoo", "agent", 3.5, verdict="better", difference=gain),
+        row("other", "agent", 3.25, verdict="better", difference=gain),
+        row("broken", "agent", 9.0, is_above_bound=True),
+    ]
+    task = {"name": "demo", "id": ID, "anchor": "random", "rows": rows, "optimum": {"value": 4.0}}
+    unknown = {"name": "big", "id": ID, "anchor": "random", "rows": rows[1:2], "optimum": {"refused": "too large"}}
+    board = {"tasks": [task, unknown], "methods": []}
+    lines = results_table(board, ID).splitlines()
+    assert lines[2] == ("| demo | random | greedy 3 ± 0.02 | zoo 3.5 ± 0.02 | 87.50% of the optimum | better (+0.5 ± 0.1) |")
+    assert lines[3] == "| big | random | greedy 3 ± 0.02 | none yet | score 3.000 |  |"
+    assert results_table(board, "MatchingQueues-v0") == ""
+    assert verdicts(board) == {"better": 1, "tie": 0, "worse": 0}
