@@ -120,6 +120,7 @@ class Known:
     """What came in during a season, to refuse copies."""
 
     def __init__(self, store: Store, season: Season, tasks: Sequence[Task]) -> None:
+        self.season = season
         self.digests: dict[str, str] = {}  # artefact -> name
         self.files: dict[tuple[str, str, bytes], set[str]] = {}  # task, mode and data -> artefacts
         for record in store.records():
@@ -129,7 +130,10 @@ class Known:
     def add(self, artefact: Artefact) -> None:
         """Take note of an artefact; InputError if it, or one with all its files, is known."""
         if artefact.sha256 in self.digests:
-            raise InputError(f"this artefact is on the board already, as {shorten(self.digests[artefact.sha256])}.")
+            raise InputError(
+                f"this artefact is on the board already, as {shorten(self.digests[artefact.sha256])}; if its evaluation was "
+                f"interrupted, go on with: matchgym leaderboard season {self.season.name}."
+            )
         holders = [self.files.get(key, set()) for key in self._keys(artefact)]
         if copied := set.intersection(*holders):
             name = shorten(self.digests[min(copied)])
