@@ -79,6 +79,8 @@ def results(board: dict[str, Any]) -> str:
         "",
         "## Methods",
         "",
+        METHODS,
+        "",
         methods_table(board),
     ]
     for entry in ENTRIES:
