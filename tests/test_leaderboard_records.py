@@ -468,7 +468,8 @@ def test_published_rows_respect_bounds_and_precision(task, published) -> None:
     """No row exceeds the bound or the optimum by more than noise (4 standard errors); the best baseline is known to 0.5 %."""
     record = next(each for each in published["tasks"] if each["name"] == task.name)
     for row in record["rows"]:
-        assert row["state"] in ("measured", "verified", "provisional")
+        # A drawn instance may be one that a weak rule cannot keep stable; it is then shown as such.
+        assert row["state"] in ("measured", "verified", "provisional", *(("unstable",) if task.family else ()))
         if row["name"] == "optimal":
             error = np.std(row["values"], ddof=1) / np.sqrt(row["replications"])
             assert abs(row["objective"]["mean"] - record["optimum"]["lower"]) <= 4 * error
@@ -481,7 +482,8 @@ def test_published_rows_respect_bounds_and_precision(task, published) -> None:
         known = t_interval(best["values"] / np.array(bound.get("uppers", 1.0)))
         assert known.half_width <= 0.005 * abs(known.mean)
     settling = task.entry.model.settling
-    if settling is not None and task.id != "DataLocality-v0":  # whose estimate is far on the safe side
+    is_cautious = task.id == "DataLocality-v0" or (task.id == "DataLocalityDesign-v0" and task.family)
+    if settling is not None and not is_cautious:  # whose estimate is far on the safe side
         assert task.warmup >= settling(task.practice().load())
 
 
