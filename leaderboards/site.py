@@ -36,9 +36,13 @@ def files_of(board: Record, records: Sequence[Record], store: Store, tasks: Sequ
 
 
 def publish(store: FolderStore, tasks: Sequence[Task] = TASKS) -> Record:
-    """Write board.json and the pages beside the records; returns the board."""
+    """Write board.json and the pages beside the records, in place of those of the season before; returns the board."""
     records = store.records()
     board = assemble(records, tasks)
-    for name, text in files_of(board, records, store, tasks).items():
+    files = files_of(board, records, store, tasks)
+    for name, text in files.items():
         write_whole(store.folder / name, text)
+    for page in (store.folder / "entries").glob("*.html"):
+        if f"entries/{page.name}" not in files:
+            page.unlink()
     return board
