@@ -201,8 +201,8 @@ class EquivariantPolicy(Policy):
 
     def fit(self, instance: Any) -> Self:
         """Describe the instance's types; nothing is learnt."""
-        self.instance = find(ID).model.load(instance)
-        self.describe_ = Describe(find(ID).model.load(instance))
+        loaded = find(ID).model.load(instance)
+        self.instance, self.describe_ = loaded, Describe(loaded)
         return self
 
     def predict(

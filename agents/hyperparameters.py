@@ -56,7 +56,6 @@ _RECURRENT: Values = {
     **{name: value for name, value in _PPO.items() if name != "wide"},
     "n_envs": 64,
     "n_steps": 128,
-    "batch_size": 2048,
 }
 
 _A2C: Values = {
@@ -92,8 +91,6 @@ _DQN: Values = {
     **_SHARED,
 }
 
-_QRDQN: Values = {**_DQN, "exploration_final_eps": 0.02}
-
 _SAC: Values = {
     "n_envs": 64,
     "buffer_size": 200_000,
@@ -116,7 +113,7 @@ ALGORITHMS: Mapping[str, Values] = MappingProxyType(
         "recurrent_ppo": _RECURRENT,
         "a2c": _A2C,
         "dqn": _DQN,
-        "qrdqn": _QRDQN,
+        "qrdqn": _DQN,
         "sac": _SAC,
         "tqc": _SAC,
     }

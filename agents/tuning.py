@@ -12,7 +12,7 @@ from typing import Any
 
 from matchgym.agents.curve import CurvePoint
 from matchgym.agents.files import write_whole
-from matchgym.agents.hyperparameters import ALGORITHMS, default_timesteps
+from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for
 from matchgym.agents.training import Measurement, default_algorithm, instance_or_default, train
 from matchgym.envs.instance import InputError, is_count, shorten
 from matchgym.envs.registry import find
@@ -103,14 +103,15 @@ def tune(
     home = Path("runs") / f"tune-{entry.id}-{chosen.name}-{algo}" if folder is None else Path(folder)
     home.mkdir(parents=True, exist_ok=True)
 
+    table = hyperparameters_for(entry.id, algo, None, chosen.name)
+
     def suggest(trial: Any) -> dict[str, Any]:
         found = {}
         for name, values in SPACES[algo].items():
-            if name in ALGORITHMS[algo]:
-                is_range = isinstance(values, tuple)
-                found[name] = (
-                    trial.suggest_float(name, *values, log=True) if is_range else trial.suggest_categorical(name, values)
-                )
+            is_range = isinstance(values, tuple)
+            found[name] = trial.suggest_float(name, *values, log=True) if is_range else trial.suggest_categorical(name, values)
+        found = within_rollout(found, table)
+        trial.set_user_attr("params", found)
         return found
 
     def objective(trial: Any) -> float:
@@ -141,10 +142,19 @@ def tune(
     over = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     study.optimize(objective, n_trials=max(0, trials - len(study.get_trials(states=over))))
     best = study.best_trial
-    recipe = _recipe(entry.id, algo, chosen.name, total, best.params)
+    params = best.user_attrs["params"]
+    recipe = _recipe(entry.id, algo, chosen.name, total, params)
     write_whole(home / "recipe.toml", recipe)
     counts = [len(study.get_trials(states=(state,))) for state in over]
-    return Tuning(dict(best.params), float(study.best_value), counts[0], counts[1], recipe)
+    return Tuning(params, float(study.best_value), counts[0], counts[1], recipe)
+
+
+def within_rollout(found: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """The suggested parameters, with a batch that is no larger than what is played between two updates."""
+    both = {**table, **found}
+    if "n_steps" not in both or "batch_size" not in found:
+        return dict(found)
+    return {**found, "batch_size": min(found["batch_size"], both["n_envs"] * both["n_steps"])}
 
 
 def _recipe(env_id: str, algo: str, instance: str, timesteps: int, params: Mapping[str, Any]) -> str:

@@ -120,7 +120,6 @@ class Known:
     """What came in during a season, to refuse copies."""
 
     def __init__(self, store: Store, season: Season, tasks: Sequence[Task]) -> None:
-        self.season = season
         self.digests: dict[str, str] = {}  # artefact -> name
         self.files: dict[tuple[str, str, bytes], set[str]] = {}  # task, mode and data -> artefacts
         for record in store.records():
@@ -132,7 +131,7 @@ class Known:
         if artefact.sha256 in self.digests:
             raise InputError(
                 f"this artefact is on the board already, as {shorten(self.digests[artefact.sha256])}; if its evaluation was "
-                f"interrupted, go on with: matchgym leaderboard season {self.season.name}."
+                "interrupted, go on with: matchgym leaderboard build."
             )
         holders = [self.files.get(key, set()) for key in self._keys(artefact)]
         if copied := set.intersection(*holders):

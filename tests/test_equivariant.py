@@ -74,7 +74,7 @@ def test_it_starts_from_price_greedy_in_markets_of_any_size(instance: str) -> No
 
 
 def test_what_is_learnt_in_small_markets_holds_in_larger_ones(tmp_path: Path) -> None:
-    """After a minute's training on 6 x 6 markets: at least as good as its start, within 2 %, on 15 x 15 markets; and saved."""
+    """After a short training on 6 x 6 markets it earns more than greedy on an unseen market of 15 x 15; and it can be saved."""
     policy = train_equivariant(random_markets(4, 6, 6, 100), 60_000)
     policy.save(tmp_path / "weights.npz")
     again = EquivariantPolicy.load(tmp_path / "weights.npz")

@@ -15,7 +15,7 @@ import matchgym  # noqa: F401
 from matchgym.agents import Measurement, hyperparameters_for, train
 from matchgym.agents.extra import torch
 from matchgym.agents.hyperparameters import ALGORITHMS
-from matchgym.agents.tuning import SPACES, tune
+from matchgym.agents.tuning import SPACES, tune, within_rollout
 from matchgym.cli import main
 from matchgym.envs.registry import find
 from matchgym.leaderboards.artefact import read_artefact
@@ -50,6 +50,17 @@ def test_a_search_goes_on_where_it_was_and_leaves_a_recipe(tmp_path: Path) -> No
     timesteps = recipe.pop("timesteps")
     assert timesteps == 500
     assert hyperparameters_for(ID, "maskable_ppo", recipe)["gamma"] == recipe["gamma"]  # a legal table
+
+
+def test_a_suggested_batch_is_within_the_rollout() -> None:
+    """Recipes with few rows would else refuse what the search suggests, and end it."""
+    table = hyperparameters_for("DataLocalityDesign-v0", "ppo", None, "toy")
+    for n_steps in SPACES["ppo"]["n_steps"]:
+        for batch_size in SPACES["ppo"]["batch_size"]:
+            found = within_rollout({"n_steps": n_steps, "batch_size": batch_size}, table)
+            assert found["batch_size"] == min(batch_size, table["n_envs"] * n_steps)
+            hyperparameters_for("DataLocalityDesign-v0", "ppo", found, "toy")
+    assert within_rollout({"batch_size": 512}, hyperparameters_for(ID, "dqn")) == {"batch_size": 512}
 
 
 def test_what_is_searched_are_parameters_of_the_algorithms() -> None:
