@@ -13,6 +13,9 @@ Parameters that are not Stable-Baselines3's own:
 - `activation`: "tanh" or "relu".
 - `learning_rate_end`: the learning rate falls linearly from `learning_rate` to this share of it.
 - `wide`: whether a linear path leads past the hidden layers of the actor, see `matchgym.agents.networks`.
+- `saturate`: for every number c of it, networks are also shown x / (x + c) of each observed x.
+- `shared`: where a column is chosen for every row (a server for every type of job), the width of a network whose weights all
+  pairs of a row and a column share; 0 for none. Then `net_arch` is for the values only.
 - `log_std`: where actions are numbers, the logarithm of their first standard deviation.
 - `scale_rewards`: subtract the mean and divide by the standard deviation that rewards have under uniformly
   random valid actions. The best policy stays the best where episodes are only ever truncated.
@@ -32,7 +35,7 @@ from matchgym.envs.registry import find
 
 Values = Mapping[str, Any]
 
-_SHARED: Values = {"endless": False, "net_arch": [64, 64], "activation": "tanh", "scale_rewards": True}
+_SHARED: Values = {"endless": False, "net_arch": [64, 64], "activation": "tanh", "scale_rewards": True, "saturate": []}
 
 _PPO: Values = {
     "n_envs": 256,
@@ -49,11 +52,12 @@ _PPO: Values = {
     "max_grad_norm": 0.5,
     "log_std": -1.5,
     "wide": True,
+    "shared": 0,
     **_SHARED,
 }
 
 _RECURRENT: Values = {
-    **{name: value for name, value in _PPO.items() if name != "wide"},
+    **{name: value for name, value in _PPO.items() if name not in ("wide", "shared")},
     "n_envs": 64,
     "n_steps": 128,
 }
@@ -71,6 +75,7 @@ _A2C: Values = {
     "normalize_advantage": True,
     "log_std": -1.5,
     "wide": True,
+    "shared": 0,
     **_SHARED,
 }
 
@@ -134,7 +139,7 @@ TIMESTEPS: Mapping[str, int] = MappingProxyType(
 )
 
 RECIPES = Path(__file__).with_name("recipes.toml")
-NOT_PARAMETERS = ("timesteps", "imitate", "options", "train_on")  # of the entries of a recipe
+NOT_PARAMETERS = ("timesteps", "imitate", "options")  # of the entries of a recipe
 
 
 @cache
@@ -144,16 +149,22 @@ def _recipes() -> Mapping[str, Any]:
 
 def recipe_for(env_id: str, algo: str, instance: str) -> dict[str, Any]:
     """What recipes.toml says of an algorithm on an id and on the instance of that name there: parameters of the algorithm, and
-    `timesteps`, `imitate` (a policy to start from), `options` of the environment and `train_on` (another instance)."""
+    `timesteps`, `imitate` (a policy to start from) and `options` of the environment."""
     found = _recipes().get(find(env_id).id, {}).get(check_algorithm(algo), {})
     general = {name: value for name, value in found.items() if name in NOT_PARAMETERS or not isinstance(value, dict)}
     special = found.get(instance, {}) if instance not in NOT_PARAMETERS else {}
     return general | special
 
 
+def preferred_algorithm(env_id: str, instance: str) -> str | None:
+    """The algorithm that recipes.toml names for the instance of that name; None leaves it to the kind of action."""
+    named = _recipes().get(find(env_id).id, {}).get("algo", {}).get(instance)
+    return None if named is None else check_algorithm(named)
+
+
 _SHARES = ("gamma", "gae_lambda", "learning_rate_end", "exploration_fraction", "exploration_final_eps")
-_MAY_BE_ZERO = ("ent_coef", "learning_starts")
-_LARGEST = {"n_envs": 65_536, "n_steps": 1_000_000, "buffer_size": 10_000_000}  # of other integers: 10**9
+_MAY_BE_ZERO = ("ent_coef", "learning_starts", "shared")
+_LARGEST = {"n_envs": 65_536, "n_steps": 1_000_000, "buffer_size": 10_000_000, "shared": 256}  # of other integers: 10**9
 MAX_ROLLOUT = 20_000_000  # n_envs x n_steps, the steps that PPO keeps in memory
 
 
@@ -213,7 +224,7 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         return value
     if isinstance(default, list):
         if not isinstance(value, list | tuple) or not all(_is_integer(width) and 1 <= width <= 4096 for width in value):
-            raise InputError(f"{name} must be a list of layer widths from 1 to 4096, such as 64,64, not {shorten(given)}.")
+            raise InputError(f"{name} must be a list of integers from 1 to 4096, such as 64,64, not {shorten(given)}.")
         return [int(width) for width in value]
     if isinstance(default, int):
         low = 0 if name in _MAY_BE_ZERO else 2 if name == "batch_size" else 1

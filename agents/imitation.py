@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from matchgym.agents.extra import BaseAlgorithm, torch
 from matchgym.agents.networks import actor_scores
+from matchgym.agents.sb3 import episode_length, late_start, random_actions
 from matchgym.baselines.policy import Policy, best_actions
 
 STRAYING = 0.1  # share of decisions that are random
@@ -44,22 +45,13 @@ class Demonstration(NamedTuple):
         return found
 
 
-def random_actions(native: VectorEnv, rng: np.random.Generator) -> NDArray[Any]:
-    """A uniformly random valid action per row."""
-    space = native.single_action_space
-    if not isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
-        return native.action_space.sample()
-    mask = native.unwrapped.action_masks()  # type: ignore[attr-defined]
-    level = rng.random(mask.shape) * mask
-    sizes = space.nvec.ravel() if isinstance(space, gym.spaces.MultiDiscrete) else [mask.shape[1]]
-    parts = [part.argmax(axis=1) for part in np.split(level, np.cumsum(sizes)[:-1], axis=1)]
-    return parts[0] if isinstance(space, gym.spaces.Discrete) else np.stack(parts, axis=1)
-
-
 def demonstrate(
     native: VectorEnv, teacher: Policy | None, seed: int, warmup: int, decisions: int, straying: float = STRAYING
 ) -> Demonstration:
-    """Let a teacher play on all rows of a native vector environment; without one, all decisions are random."""
+    """Let a teacher play on all rows of a native vector environment; without one, all decisions are random.
+
+    Where episodes end by themselves, the warm-up lasts one at least, and rows start one after another in it.
+    """
     rng = np.random.default_rng(seed)
     native.action_space.seed(seed)
     obs, _ = native.reset(seed=seed)
@@ -69,7 +61,11 @@ def demonstrate(
     starts = np.ones(rows, np.bool_)
     columns: dict[str, list[Any]] = {name: [] for name in ("observations", "masks", "actions", "rewards", "dones")}
     may_terminate = False
+    warmup = max(warmup, episode_length(native))
     for decision in range(warmup + decisions):
+        started = late_start(native, decision)
+        if started is not None:
+            obs, starts = started[0], starts | started[1]
         masks = base.action_masks()  # type: ignore[attr-defined]
         played = random_actions(native, rng)
         chosen = played

@@ -17,9 +17,16 @@ from gymnasium.vector import VectorEnv
 
 from matchgym.agents.extra import BaseAlgorithm, OffPolicyAlgorithm, torch
 from matchgym.agents.imitation import Demonstration, demonstrate, imitate
-from matchgym.agents.networks import Standardise, WideMaskablePolicy, WidePolicy
+from matchgym.agents.networks import (
+    SharedMaskablePolicy,
+    SharedPolicy,
+    Standardise,
+    WideMaskablePolicy,
+    WidePolicy,
+    pairs_of,
+)
 from matchgym.agents.policy import CLASSES
-from matchgym.agents.sb3 import SB3VecEnv
+from matchgym.agents.sb3 import SB3VecEnv, episode_length
 from matchgym.baselines.policy import Policy
 from matchgym.envs.instance import InputError
 
@@ -69,7 +76,20 @@ ONE_CHOICE = "with one choice per decision", (gym.spaces.Discrete,), "ppo"
 NUMBERS = "whose actions are numbers", (gym.spaces.Box,), "maskable_ppo"
 ACTIONS = {"maskable_ppo": CHOICES, "dqn": ONE_CHOICE, "qrdqn": ONE_CHOICE, "sac": NUMBERS, "tqc": NUMBERS}
 WIDE = {"maskable_ppo": WideMaskablePolicy, "ppo": WidePolicy, "a2c": WidePolicy}
-OWN = ("n_envs", "endless", "net_arch", "activation", "scale_rewards", "learning_rate", "learning_rate_end", "wide", "log_std")
+SHARED = {"maskable_ppo": SharedMaskablePolicy, "ppo": SharedPolicy, "a2c": SharedPolicy}
+OWN = (
+    "n_envs",
+    "endless",
+    "net_arch",
+    "activation",
+    "scale_rewards",
+    "learning_rate",
+    "learning_rate_end",
+    "wide",
+    "log_std",
+    "saturate",
+    "shared",
+)
 
 
 def check_actions(algo: str, space: gym.Space[Any]) -> None:
@@ -93,15 +113,25 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
     shift, scale = (scaling.reward_shift, scaling.reward_scale) if table["scale_rewards"] else (0.0, 1.0)
     network: dict[str, Any] = {
         "features_extractor_class": Standardise,
-        "features_extractor_kwargs": {"shift": scaling.observation_shift, "scale": scaling.observation_scale},
+        "features_extractor_kwargs": {
+            "shift": scaling.observation_shift,
+            "scale": scaling.observation_scale,
+            "saturate": list(table["saturate"]),
+        },
         "net_arch": list(table["net_arch"]),
         "activation_fn": {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[table["activation"]],
     }
     if isinstance(native.single_action_space, gym.spaces.Box) and "log_std" in table:
         network["log_std_init"] = table["log_std"]
+    kind = WIDE[algo] if table.get("wide") else "MlpLstmPolicy" if algo == "recurrent_ppo" else "MlpPolicy"
+    if table.get("shared"):
+        base: Any = native.unwrapped
+        pairs = pairs_of(native.spec.id, base.observation_layout, native.single_action_space, 1 + len(table["saturate"]))
+        network["shared"] = {**pairs._asdict(), "width": table["shared"]}
+        kind = SHARED[algo]
     model = CLASSES[algo](
-        WIDE[algo] if table.get("wide") else "MlpLstmPolicy" if algo == "recurrent_ppo" else "MlpPolicy",
-        SB3VecEnv(native, shift, scale),
+        kind,
+        SB3VecEnv(native, shift, scale, is_spread=episode_length(native) > 0),
         learning_rate=LinearDecay(table["learning_rate"], table["learning_rate_end"]),
         policy_kwargs=network,
         seed=seed,
@@ -137,7 +167,7 @@ def snapshot(model: BaseAlgorithm, is_interrupted: bool) -> dict[str, Any]:
 def restore(saved: Mapping[str, Any], algo: str, native: VectorEnv, seed: int) -> BaseAlgorithm:
     """The learner of a snapshot; `native` is used where the snapshot holds no environment."""
     is_interrupted = saved["env"] is None
-    env = SB3VecEnv(native, *saved["rewards"]) if is_interrupted else saved["env"]
+    env = SB3VecEnv(native, *saved["rewards"], is_spread=episode_length(native) > 0) if is_interrupted else saved["env"]
     model = CLASSES[algo].load(io.BytesIO(saved["model"]), env=env, device="cpu", force_reset=is_interrupted)
     if is_interrupted:
         env.seed(spread_seed(seed, 3 + model.num_timesteps))

@@ -52,6 +52,38 @@ def make_native(
     )
 
 
+def random_actions(native: GymVectorEnv, rng: np.random.Generator) -> NDArray[Any]:
+    """A uniformly random valid action per row."""
+    space = native.single_action_space
+    if not isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return native.action_space.sample()
+    mask = native.unwrapped.action_masks()  # type: ignore[attr-defined]
+    level = rng.random(mask.shape) * mask
+    sizes = space.nvec.ravel() if isinstance(space, gym.spaces.MultiDiscrete) else [mask.shape[1]]
+    parts = [part.argmax(axis=1) for part in np.split(level, np.cumsum(sizes)[:-1], axis=1)]
+    return parts[0] if isinstance(space, gym.spaces.Discrete) else np.stack(parts, axis=1)
+
+
+def episode_length(native: GymVectorEnv) -> int:
+    """Decisions of an episode that ends by itself; 0 if the task goes on for ever."""
+    base: Any = native.unwrapped
+    return 0 if base.model.episode is None else int(base.model.episode(base.instance))
+
+
+def late_start(native: GymVectorEnv, decision: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+    """Start anew the rows whose turn it is before this decision; returns all observations and these rows, or None.
+
+    In an episode's length every row has its turn, one after another. Then rows stand at all moments of an episode; where all
+    started together, a learner would forget, while it learns about the ends, what it has learnt about the beginnings.
+    """
+    length, rows = episode_length(native), native.num_envs
+    late = np.arange(rows) * length // rows == decision
+    if decision == 0 or decision >= length or not late.any():
+        return None
+    obs, _ = native.reset(options={"reset_mask": late})
+    return obs, late
+
+
 class SB3VecEnv(VecEnv):
     """A native vector environment with the interface of a Stable-Baselines3 `VecEnv`.
 
@@ -60,6 +92,8 @@ class SB3VecEnv(VecEnv):
     native : a vector environment of this package in autoreset mode SAME_STEP, as `make_native` builds it.
     reward_shift, reward_scale : the learner is given (reward - reward_shift) / reward_scale; `episode` in the
         infos is in the environment's own units.
+    is_spread : whether rows start one after another in the course of an episode's length, see `late_start`; what happens
+        until all have started is not shown.
 
     Notes
     -----
@@ -69,13 +103,15 @@ class SB3VecEnv(VecEnv):
     (`total_reward`, `invalid_actions`, ...).
     """
 
-    def __init__(self, native: GymVectorEnv, reward_shift: float = 0.0, reward_scale: float = 1.0) -> None:
+    def __init__(
+        self, native: GymVectorEnv, reward_shift: float = 0.0, reward_scale: float = 1.0, is_spread: bool = False
+    ) -> None:
         mode = native.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
             raise InputError(f"autoreset_mode must be SAME_STEP for Stable-Baselines3, not {getattr(mode, 'name', mode)}.")
         self.native = native
         self._base: Any = native.unwrapped  # below gymnasium's wrappers
-        self.reward_shift, self.reward_scale = reward_shift, reward_scale
+        self.reward_shift, self.reward_scale, self.is_spread = reward_shift, reward_scale, is_spread
         super().__init__(native.num_envs, native.single_observation_space, native.single_action_space)
         self._actions: NDArray[Any] = np.zeros(self.num_envs, np.int64)
         self._blank: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -87,10 +123,19 @@ class SB3VecEnv(VecEnv):
         """Start an episode in every row, with the seeds of the last call of `seed`, if any."""
         seeds = None if all(seed is None for seed in self._seeds) else self._seeds
         obs, _ = self.native.reset(seed=seeds)
+        if self.is_spread:
+            obs = self._spread(obs, np.random.default_rng(seeds))
         self._returns[:], self._lengths[:] = 0.0, 0
         self.reset_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
+        return obs
+
+    def _spread(self, obs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        for decision in range(episode_length(self.native)):
+            obs, *_ = self.native.step(random_actions(self.native, rng).astype(self.action_space.dtype))
+            started = late_start(self.native, decision + 1)
+            obs = obs if started is None else started[0]
         return obs
 
     def step_async(self, actions: NDArray[np.integer]) -> None:

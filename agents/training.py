@@ -26,7 +26,7 @@ import matchgym
 from matchgym.agents.curve import CurvePoint, draw_curve, measure
 from matchgym.agents.extra import BaseCallback, Logger, configure, torch
 from matchgym.agents.files import write_whole
-from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for, recipe_for
+from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for, preferred_algorithm, recipe_for
 from matchgym.agents.learner import build, restore, snapshot, spread_seed
 from matchgym.agents.policy import AgentPolicy
 from matchgym.agents.sb3 import make_native
@@ -81,7 +81,10 @@ class TrainingResult:
 
 
 def default_algorithm(env_id: str, instance: Instance, options: Mapping[str, Any] | None = None) -> str:
-    """maskable_ppo, or ppo where actions are not choices but numbers."""
+    """What the recipes say of the instance; else maskable_ppo, or ppo where actions are not choices but numbers."""
+    preferred = preferred_algorithm(env_id, instance.name) if options is None else None
+    if preferred is not None:
+        return preferred
     model = find(env_id).model
     space = model.action_space(instance, model.check_options(options or {}))
     return "ppo" if isinstance(space, gym.spaces.Box) else "maskable_ppo"
@@ -138,7 +141,8 @@ def train(
     env_id : an id of the registry.
     instance : a catalogue name, a path to a JSON file or a dict of JSON values; None takes the environment's
         default.
-    algo : one of `matchgym.agents.ALGORITHMS`; None takes maskable_ppo, or ppo where actions are not choices but numbers.
+    algo : one of `matchgym.agents.ALGORITHMS`; None takes what the recipe of the instance says, else
+        maskable_ppo, or ppo where actions are not choices but numbers.
     timesteps : environment steps in total, rounded up to whole updates; None takes the recipe's or the algorithm's default.
     seed : of the network, of the training environment (row b gets seed + b) and, spread far apart, of the
         measurements.

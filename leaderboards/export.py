@@ -13,10 +13,9 @@ import numpy as np
 
 from matchgym.agents.extra import BaseAlgorithm, torch
 from matchgym.agents.files import write_whole
-from matchgym.agents.imitation import random_actions
-from matchgym.agents.networks import Standardise, WideExtractor
+from matchgym.agents.networks import SharedExtractor, Standardise, WideExtractor
 from matchgym.agents.policy import AgentPolicy
-from matchgym.agents.sb3 import make_native
+from matchgym.agents.sb3 import make_native, random_actions
 from matchgym.envs.instance import InputError, shorten
 from matchgym.envs.registry import find
 from matchgym.leaderboards.artefact import (
@@ -189,41 +188,89 @@ def network_of(model: BaseAlgorithm, n_inputs: int, n_outputs: int) -> Network:
         raise InputError("a recurrent network cannot be exported: the kind onnx-mlp/1 has no memory.")
     values: Any = getattr(policy, "q_net", None) or getattr(policy, "quantile_net", None)
     acting = values or (policy.actor if hasattr(policy, "actor") else policy)
-    source = _standardised(writer, getattr(acting, "pi_features_extractor", None) or acting.features_extractor)
+    features = _Features(writer, getattr(acting, "pi_features_extractor", None) or acting.features_extractor)
     if hasattr(policy, "quantile_net"):  # the mean over the quantiles of each action is linear
         *hidden, last = values.quantile_net
         weights, bias = _arrays(last)
-        source = writer.follow(source, torch.nn.Sequential(*hidden))
+        source = features.enter(torch.nn.Sequential(*hidden))
         by_quantile = (values.n_quantiles, n_outputs)
         means = weights.reshape(*by_quantile, -1).mean(0), bias.reshape(by_quantile).mean(0)
         source = writer.add("Gemm", source, *means, transB=1)
     elif values is not None:
-        source = writer.follow(source, values.q_net)
+        source = features.enter(values.q_net)
     elif hasattr(policy, "actor"):  # of SAC and TQC: squashed, then stretched to the ends of the space
         space: Any = model.action_space
         low, high = (np.broadcast_to(end, space.shape).ravel() for end in (space.low, space.high))
-        source = writer.follow(source, torch.nn.Sequential(acting.latent_pi, acting.mu))
+        source = features.enter(torch.nn.Sequential(acting.latent_pi, acting.mu))
         source = writer.add("Mul", writer.add("Tanh", source), (high - low) / 2)
         source = writer.add("Add", source, (high + low) / 2)
+    elif isinstance(policy.mlp_extractor, SharedExtractor):
+        source = _shared(features, policy.mlp_extractor)
     else:
         weights, bias = _arrays(policy.action_net)
-        deep = writer.follow(source, policy.mlp_extractor.policy_net)
-        width = weights.shape[1] - (n_inputs if isinstance(policy.mlp_extractor, WideExtractor) else 0)
-        total = writer.add("Gemm", deep, weights[:, :width], bias, transB=1)
+        deep = features.enter(policy.mlp_extractor.policy_net)
+        width = weights.shape[1] - (features.size if isinstance(policy.mlp_extractor, WideExtractor) else 0)
+        source = writer.add("Gemm", deep, weights[:, :width], bias, transB=1)
         if width < weights.shape[1]:
-            total = writer.add("Add", total, writer.add("Gemm", source, weights[:, width:], transB=1))
-        source = total
+            source = writer.add("Add", source, features.linear(weights[:, width:]))
     return Network(n_inputs, n_outputs, "observation", source, writer.constants, tuple(writer.layers))
 
 
-def _standardised(writer: _Writer, extractor: torch.nn.Module) -> str:
-    """The observation as the first hidden layer is given it."""
-    if isinstance(extractor, Standardise):
-        shifted = writer.add("Sub", "observation", extractor.shift.cpu().numpy())
-        return writer.add("Div", shifted, extractor.scale.cpu().numpy())
-    if list(extractor.parameters()) or list(extractor.buffers()):
-        raise InputError(f"a {type(extractor).__name__} cannot be exported; train with the features of `matchgym train`.")
-    return "observation"
+class _Features:
+    """What the features extractor makes of the observation: tables of one width, one beside the other."""
+
+    def __init__(self, writer: _Writer, extractor: Any) -> None:
+        self.writer, self.size = writer, int(extractor.features_dim)
+        self.tables = ["observation"]
+        if isinstance(extractor, Standardise):
+            shifted = writer.add("Sub", "observation", extractor.shift.cpu().numpy())
+            self.tables = [writer.add("Div", shifted, extractor.scale.cpu().numpy())]
+            if extractor.saturate:
+                counts = writer.add("Relu", "observation")
+                self.tables += [writer.add("Div", counts, writer.add("Add", counts, [c])) for c in extractor.saturate]
+        elif list(extractor.parameters()) or list(extractor.buffers()):
+            raise InputError(f"a {type(extractor).__name__} cannot be exported; train with the features of `matchgym train`.")
+
+    def linear(self, weights: Array, *bias: Array) -> str:
+        """A linear function of the features; weights (n_outputs, size)."""
+        first, *others = np.split(weights, len(self.tables), axis=1)
+        source = self.writer.add("Gemm", self.tables[0], first, *bias, transB=1)
+        for table, part in zip(self.tables[1:], others):
+            source = self.writer.add("Add", source, self.writer.add("Gemm", table, part, transB=1))
+        return source
+
+    def enter(self, module: torch.nn.Module) -> str:
+        """The layers of a torch module that starts from the features."""
+        first, *rest = [part for part in module.modules() if not list(part.children())] or [torch.nn.Identity()]
+        if isinstance(first, torch.nn.Linear):
+            return self.writer.follow(self.linear(*_arrays(first)), torch.nn.Sequential(*rest))
+        if len(self.tables) > 1:
+            raise InputError("a network without hidden layers cannot be exported together with saturate; set one of them.")
+        return self.writer.follow(self.tables[0], module)
+
+
+def _shared(features: _Features, extractor: SharedExtractor) -> str:
+    """The scores of a network that all pairs share, written out: a block of each matrix for each pair."""
+    writer, actor, (n, m, members) = features.writer, extractor.actor, extractor.pairs
+    places = np.array(members)  # (n_properties, n * m)
+
+    def spread(layer: torch.nn.Linear) -> tuple[Array, Array]:
+        weights, bias = _arrays(layer)
+        found = np.zeros((n * m, len(weights), features.size), np.float32)
+        for of_property, place in zip(weights.T, places):
+            found[np.arange(n * m), :, place] += of_property
+        return found.reshape(-1, features.size), np.tile(bias, n * m)
+
+    weights, bias = _arrays(actor.both)
+    own, of_row, of_column = np.split(weights, 3, axis=1)
+    same_row = np.kron(np.eye(n), np.full((m, m), 1 / m))
+    same_column = np.kron(np.full((n, n), 1 / n), np.eye(m))
+    both = np.kron(np.eye(n * m), own) + np.kron(same_row, of_row) + np.kron(same_column, of_column)
+    source = writer.add("Tanh", features.linear(*spread(actor.own)))
+    source = writer.add("Tanh", writer.add("Gemm", source, both, np.tile(bias, n * m), transB=1))
+    weights, bias = _arrays(actor.score)
+    source = writer.add("Gemm", source, np.kron(np.eye(n * m), weights), np.tile(bias, n * m), transB=1)
+    return writer.add("Add", source, features.linear(*spread(actor.linear)))
 
 
 def check_agreement(agent: AgentPolicy, exported: NetworkPolicy, seed: int) -> None:

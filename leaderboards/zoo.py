@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matchgym.agents import Measurement, train
-from matchgym.agents.hyperparameters import recipe_for
 from matchgym.agents.training import default_algorithm
 from matchgym.leaderboards.artefact import MANIFEST
 from matchgym.leaderboards.export import export_agents
@@ -39,8 +38,9 @@ def build_zoo(
             for task in mine:
                 folder = runs / task.name / f"seed-{seed}"
                 algo = default_algorithm(task.id, task.load())
-                instance = recipe_for(task.id, algo, task.instance).get("train_on", task.instance)
-                result = train(task.id, instance, algo, timesteps, seed, folder=folder, resume=True, measurement=MEASUREMENT)
+                result = train(
+                    task.id, task.instance, algo, timesteps, seed, folder=folder, resume=True, measurement=MEASUREMENT
+                )
                 report(f"{task.name}, seed {seed}: {result.final.mean:.5g} after {result.timesteps:,} steps")
                 folders.append(folder)
             target = out / env_id / f"seed-{seed}"

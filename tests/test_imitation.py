@@ -15,6 +15,7 @@ from matchgym.agents.hyperparameters import ALGORITHMS, RECIPES, recipe_for
 from matchgym.agents.imitation import agreement, demonstrate
 from matchgym.agents.learner import build
 from matchgym.agents.sb3 import make_native
+from matchgym.agents.training import default_algorithm
 from matchgym.envs.instance import InputError
 from matchgym.envs.registry import ENTRIES, find
 from matchgym.leaderboards.artefact import NetworkPolicy, probe, scores_shape
@@ -93,6 +94,7 @@ def test_a_demonstration_strays_where_it_says_and_labels_stay_the_teachers() -> 
         ("dqn", "GeneralMatching-v0", "demo"),
         ("a2c", "MatchingQueues-v0", "toy"),
         ("maskable_ppo", "CongestionLearning-v0", "tables"),
+        ("ppo", "CongestionLearning-v0", "healthcare"),
         ("ppo", "FreelanceMarket-v0", "section1"),
         ("sac", "FreelanceAdmission-v0", "overload-24"),
         ("tqc", "DataLocalityDesign-v0", "toy"),
@@ -145,6 +147,9 @@ def test_recipes_are_of_what_there_is() -> None:
     ids = {entry.id: entry for entry in ENTRIES}
     for env_id, algorithms in recipes.items():
         entry = ids[env_id]
+        for name, algo in algorithms.pop("algo", {}).items():
+            assert name in entry.model.catalogue
+            assert default_algorithm(env_id, entry.model.load(name)) == algo in ALGORITHMS
         for algo, found in algorithms.items():
             for name in ["", *(key for key, value in found.items() if isinstance(value, dict) and key != "options")]:
                 assert not name or name in entry.model.catalogue or any(task.instance == name for task in TASKS)
