@@ -99,6 +99,11 @@ def check_actions(algo: str, space: gym.Space[Any]) -> None:
         raise InputError(f"algo {algo} needs an environment {wanted}; choose {other}.")
 
 
+def _training_env(native: VectorEnv, reward_shift: float, reward_scale: float) -> SB3VecEnv:
+    """What learners learn on: where episodes end by themselves, rows start one after another."""
+    return SB3VecEnv(native, reward_shift, reward_scale, is_spread=episode_length(native) > 0)
+
+
 def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, teacher: Policy | None = None) -> BaseAlgorithm:
     """A new learner on a native vector environment, after a pilot run there; it knows what `teacher` knows."""
     check_actions(algo, native.single_action_space)
@@ -123,15 +128,15 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
     }
     if isinstance(native.single_action_space, gym.spaces.Box) and "log_std" in table:
         network["log_std_init"] = table["log_std"]
-    kind = WIDE[algo] if table.get("wide") else "MlpLstmPolicy" if algo == "recurrent_ppo" else "MlpPolicy"
+    kind: Any = WIDE[algo] if table.get("wide") else "MlpLstmPolicy" if algo == "recurrent_ppo" else "MlpPolicy"
     if table.get("shared"):
         base: Any = native.unwrapped
-        pairs = pairs_of(native.spec.id, base.observation_layout, native.single_action_space, 1 + len(table["saturate"]))
+        pairs = pairs_of(base.spec.id, base.observation_layout, native.single_action_space, 1 + len(table["saturate"]))
         network["shared"] = {**pairs._asdict(), "width": table["shared"]}
         kind = SHARED[algo]
     model = CLASSES[algo](
         kind,
-        SB3VecEnv(native, shift, scale, is_spread=episode_length(native) > 0),
+        _training_env(native, shift, scale),
         learning_rate=LinearDecay(table["learning_rate"], table["learning_rate_end"]),
         policy_kwargs=network,
         seed=seed,
@@ -167,7 +172,7 @@ def snapshot(model: BaseAlgorithm, is_interrupted: bool) -> dict[str, Any]:
 def restore(saved: Mapping[str, Any], algo: str, native: VectorEnv, seed: int) -> BaseAlgorithm:
     """The learner of a snapshot; `native` is used where the snapshot holds no environment."""
     is_interrupted = saved["env"] is None
-    env = SB3VecEnv(native, *saved["rewards"], is_spread=episode_length(native) > 0) if is_interrupted else saved["env"]
+    env = _training_env(native, *saved["rewards"]) if is_interrupted else saved["env"]
     model = CLASSES[algo].load(io.BytesIO(saved["model"]), env=env, device="cpu", force_reset=is_interrupted)
     if is_interrupted:
         env.seed(spread_seed(seed, 3 + model.num_timesteps))
