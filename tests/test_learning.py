@@ -63,6 +63,18 @@ def test_a_suggested_batch_is_within_the_rollout() -> None:
     assert within_rollout({"batch_size": 512}, hyperparameters_for(ID, "dqn")) == {"batch_size": 512}
 
 
+def test_the_zoo_stays_small_and_is_of_this_suite() -> None:
+    """Under 10 MB in all; every manifest and digest is right for this suite, and of an id there are five seeds."""
+    zoo = Path(__file__).parents[1] / "agents" / "zoo"
+    assert sum(file.stat().st_size for file in zoo.rglob("*") if file.is_file()) < 10_000_000
+    for folder in sorted(zoo.iterdir()):
+        seeds = sorted(folder.iterdir())
+        assert [seed.name for seed in seeds] == [f"seed-{k}" for k in range(5)]
+        for seed in seeds:
+            assert json.loads((seed / "manifest.json").read_text())["method"]["train_seed"] == int(seed.name[-1])
+            read_artefact(seed)
+
+
 def test_what_is_searched_are_parameters_of_the_algorithms() -> None:
     for algo, space in SPACES.items():
         for name, values in space.items():
