@@ -15,7 +15,7 @@ Parameters that are not Stable-Baselines3's own:
 - `wide`: whether a linear path leads past the hidden layers of the actor, see `matchgym.agents.networks`.
 - `saturate`: for every number c of it, networks are also shown x / (x + c) of each observed x.
 - `shared`: where a column is chosen for every row (a server for every type of job), the width of a network whose weights all
-  pairs of a row and a column share; 0 for none. Then `net_arch` is for the values only.
+  pairs of a row and a column share; 0 for none. Then `net_arch` is for the values only, and `wide` says nothing.
 - `log_std`: where actions are numbers, the logarithm of their first standard deviation.
 - `scale_rewards`: subtract the mean and divide by the standard deviation that rewards have under uniformly
   random valid actions. The best policy stays the best where episodes are only ever truncated.

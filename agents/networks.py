@@ -92,26 +92,18 @@ class Pairs(NamedTuple):
     members: list[list[int]]  # for each property of a pair, the feature that holds it: (n_properties, rows * columns)
 
 
-# How the named parts of an observation go with the scores, one for each pair of a row and a column.
+PAIRED = ("CongestionLearning-v0", "FloatingClients-v0")
+# How the named parts of their observations go with the scores, one for each pair of a row and a column.
 PARTS = {
-    "CongestionLearning-v0": {
-        "queue": "column",
-        "pending": "pair",
-        "served": "pair",
-        "mean": "pair",
-        "arrivals": "row",
-        "arrival_rates": "row",
-        "time": "all",
-    },
-    "FloatingClients-v0": {
-        "queue": "column",
-        "pending": "pair",
-        "served": "pair",
-        "mean": "pair",
-        "arrivals": "row",
-        "age": "row",
-        "time": "all",
-    },
+    "queue": "column",
+    "pending": "pair",
+    "served": "pair",
+    "mean": "pair",
+    "rewards": "pair",
+    "arrivals": "row",
+    "arrival_rates": "row",
+    "age": "row",
+    "time": "all",
 }
 
 
@@ -126,17 +118,15 @@ def pairs_of(env_id: str, layout: Mapping[str, slice], action_space: gym.Space[A
         rows, columns = action_space.shape
     else:
         rows = columns = 0
-    if env_id not in PARTS or not columns:
+    if env_id not in PAIRED or not columns:
         raise InputError(
-            f"shared networks are for a server, or weights of servers, per row of {' and '.join(PARTS)}; set shared to 0."
+            f"shared networks are for a server, or weights of servers, per row of {' and '.join(PAIRED)}; set shared to 0."
         )
     obs_dim = max(part.stop for part in layout.values())
     row, column = np.divmod(np.arange(rows * columns), columns)
     places = {"row": row, "column": column, "pair": np.arange(rows * columns), "all": np.zeros(rows * columns, int)}
     members = [
-        (copy * obs_dim + part.start + places[PARTS[env_id][name]]).tolist()
-        for copy in range(copies)
-        for name, part in layout.items()
+        (copy * obs_dim + part.start + places[PARTS[name]]).tolist() for copy in range(copies) for name, part in layout.items()
     ]
     return Pairs(rows, columns, members)
 

@@ -13,6 +13,7 @@ from matchgym.agents.learner import build
 from matchgym.agents.networks import actor_scores, pairs_of
 from matchgym.baselines import Policy
 from matchgym.envs.instance import InputError
+from matchgym.leaderboards.export import network_of
 
 ID, INSTANCE = "CongestionLearning-v0", "random-3x5"
 TYPES, SERVERS = 3, 5
@@ -100,6 +101,21 @@ def test_a_teacher_is_told_which_rows_start_anew() -> None:
     moments = shown.observations[0][:, time].ravel()
     assert len(set(moments.tolist())) == 8
     assert shown.dones.any()
+
+
+@pytest.mark.parametrize(("instance", "shared"), [("random-3x5", 0), ("random-3x5", 8), ("base", 8)])
+def test_what_is_exported_scores_as_the_model(instance: str, shared: int) -> None:
+    """With saturated counts, for the plain network with its linear path and the shared one; also where rewards are shown."""
+    options = {"known_rewards": True} if instance == "base" else {}
+    native = make_native(ID, instance, 32, options=options)
+    changes = {"shared": shared, "saturate": [1, 30], "n_envs": 32, "n_steps": 8, "batch_size": 256}
+    model = build("maskable_ppo", native, hyperparameters_for(ID, "maskable_ppo", changes), 0)
+    obs = demonstrate(native, None, 1, 0, 50).observations.reshape(-1, native.single_observation_space.shape[0])
+    network = network_of(model, obs.shape[1], int(native.single_action_space.nvec.sum()))
+    with torch.no_grad():
+        scores = actor_scores(model.policy, torch.as_tensor(obs)).numpy()
+    np.testing.assert_allclose(network.run(obs), scores, atol=1e-5)
+    assert scores.std() > 1e-3
 
 
 def test_other_environments_are_refused() -> None:
