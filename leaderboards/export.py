@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -150,16 +151,16 @@ class _Writer:
         self.constants: dict[str, Array] = {}
         self.layers: list[Layer] = []
 
-    def add(self, operation: str, source: str, *arrays: Any, **settings: Any) -> str:
-        """A layer on the output of another; arrays become constants, texts are outputs of layers. Returns its output."""
+    def add(self, operation: str, *inputs: Any, **settings: Any) -> str:
+        """A layer on arrays, which become constants, and outputs of layers, which are texts. Returns its output."""
         names = []
-        for array in arrays:
+        for array in inputs:
             if isinstance(array, str):
                 names.append(array)
             else:
                 names.append(f"c{len(self.constants)}")
                 self.constants[names[-1]] = np.asarray(array, np.float32)
-        self.layers.append(Layer(operation, (source, *names), f"t{len(self.layers)}", settings))
+        self.layers.append(Layer(operation, tuple(names), f"t{len(self.layers)}", settings))
         return self.layers[-1].output
 
     def follow(self, source: str, module: torch.nn.Module) -> str:
@@ -220,7 +221,7 @@ class _Features:
     """What the features extractor makes of the observation: tables of one width, one beside the other."""
 
     def __init__(self, writer: _Writer, extractor: Any) -> None:
-        self.writer, self.size = writer, int(extractor.features_dim)
+        self.writer = writer
         self.tables = ["observation"]
         if isinstance(extractor, Standardise):
             shifted = writer.add("Sub", "observation", extractor.shift.cpu().numpy())
@@ -230,6 +231,8 @@ class _Features:
                 self.tables += [writer.add("Div", counts, writer.add("Add", counts, [c])) for c in extractor.saturate]
         elif list(extractor.parameters()) or list(extractor.buffers()):
             raise InputError(f"a {type(extractor).__name__} cannot be exported; train with the features of `matchgym train`.")
+        self.size = int(extractor.features_dim)
+        self.width = self.size // len(self.tables)
 
     def linear(self, weights: Array, *bias: Array) -> str:
         """A linear function of the features; weights (n_outputs, size)."""
@@ -250,27 +253,36 @@ class _Features:
 
 
 def _shared(features: _Features, extractor: SharedExtractor) -> str:
-    """The scores of a network that all pairs share, written out: a block of each matrix for each pair."""
+    """The scores of a network that all pairs share.
+
+    What describes a row, a column or all pairs alike is weighted before it meets what describes the pairs.
+    """
     writer, actor, (n, m, members) = features.writer, extractor.actor, extractor.pairs
-    places = np.array(members)  # (n_properties, n * m)
-
-    def spread(layer: torch.nn.Linear) -> tuple[Array, Array]:
-        weights, bias = _arrays(layer)
-        found = np.zeros((n * m, len(weights), features.size), np.float32)
-        for of_property, place in zip(weights.T, places):
-            found[np.arange(n * m), :, place] += of_property
-        return found.reshape(-1, features.size), np.tile(bias, n * m)
-
+    weights, bias = (torch.cat([own, linear]) for own, linear in zip(actor.own.parameters(), actor.linear.parameters()))
+    width = len(bias) - 1
+    groups: dict[tuple[int, int], dict[int, str]] = {}
+    for place, which in enumerate(members):
+        spread = np.reshape(which, (n, m))
+        extents = 1 if (spread == spread[0]).all() else n, 1 if (spread[:, 0] == spread.T).all() else m
+        table, start = features.tables[spread.min() // features.width], int(spread.min() % features.width)
+        part = writer.add("Slice", table, starts=(start,), ends=(start + math.prod(extents),), axes=(1,))
+        groups.setdefault(extents, {})[place] = writer.add("Reshape", part, shape=(0, *extents, 1))
+    source = ""
+    for parts in groups.values():
+        together = writer.add("Concat", *parts.values(), axis=3)
+        weighted = writer.add("MatMul", together, weights[:, list(parts)].T.detach().numpy())
+        source = writer.add("Add", source, weighted) if source else weighted
+    source = writer.add("Add", source, bias.detach().numpy())
+    own = writer.add("Tanh", writer.add("Slice", source, starts=(0,), ends=(width,), axes=(3,)))
+    linear = writer.add("Slice", source, starts=(width,), ends=(width + 1,), axes=(3,))
     weights, bias = _arrays(actor.both)
-    own, of_row, of_column = np.split(weights, 3, axis=1)
-    same_row = np.kron(np.eye(n), np.full((m, m), 1 / m))
-    same_column = np.kron(np.full((n, n), 1 / n), np.eye(m))
-    both = np.kron(np.eye(n * m), own) + np.kron(same_row, of_row) + np.kron(same_column, of_column)
-    source = writer.add("Tanh", features.linear(*spread(actor.own)))
-    source = writer.add("Tanh", writer.add("Gemm", source, both, np.tile(bias, n * m), transB=1))
+    described = [own, *(writer.add("ReduceMean", own, axes=(axis,), keepdims=1) for axis in (2, 1))]
+    both = [writer.add("MatMul", part, each.T) for part, each in zip(described, np.split(weights, 3, axis=1))]
+    around = writer.add("Add", writer.add("Add", both[1], both[2]), bias)
+    source = writer.add("Tanh", writer.add("Add", both[0], around))
     weights, bias = _arrays(actor.score)
-    source = writer.add("Gemm", source, np.kron(np.eye(n * m), weights), np.tile(bias, n * m), transB=1)
-    return writer.add("Add", source, features.linear(*spread(actor.linear)))
+    source = writer.add("Add", writer.add("Add", writer.add("MatMul", source, weights.T), bias), linear)
+    return writer.add("Reshape", source, shape=(0, n * m))
 
 
 def check_agreement(agent: AgentPolicy, exported: NetworkPolicy, seed: int) -> None:

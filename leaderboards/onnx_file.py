@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from matchgym.envs.instance import InputError, shorten
-from matchgym.leaderboards.network import OPERATIONS, PRODUCTS, Array, Layer, Network
+from matchgym.leaderboards.network import OPERATIONS, Array, Layer, Network, Operation
+from matchgym.leaderboards.shapes import MAX_AXES, MAX_WIDTH, Shapes
 
 try:
     import onnx
@@ -18,10 +19,12 @@ try:
 except ModuleNotFoundError as error:
     raise InputError(f'reading networks needs the package {error.name}; install it with: pip install "matchgym[rl]".') from None
 
-MAX_BYTES, MAX_NODES, MAX_PARAMETERS, MAX_WIDTH = 4 * 2**20, 256, 1_000_000, 65_536
+MAX_BYTES, MAX_NODES, MAX_PARAMETERS = 4 * 2**20, 256, 1_000_000
 OPSETS = range(13, 25)
+AXES_AS_INPUT = 18  # the version from which a ReduceMean takes its axes as an input
 WRITTEN_OPSET, WRITTEN_IR = 17, 8
 BATCH = "batch"
+KINDS = {int: onnx.AttributeProto.INT, float: onnx.AttributeProto.FLOAT, tuple: onnx.AttributeProto.INTS}
 
 
 def read_network(data: bytes, n_inputs: int, n_outputs: int) -> Network:
@@ -37,23 +40,19 @@ def read_network(data: bytes, n_inputs: int, n_outputs: int) -> Network:
     if not graph.node:
         raise InputError("the network has no nodes; an ONNX file with one graph is needed.")
     _check_header(model)
-    constants = _constants(graph)
+    constants, integers = _constants(graph)
     source = _port("input", graph.input, constants, n_inputs)
     target = _port("output", graph.output, {}, n_outputs)
 
     if len(graph.node) > MAX_NODES:
         raise InputError(f"the network has {len(graph.node)} nodes, more than the {MAX_NODES} that are allowed.")
-    widths = {source: n_inputs}
-    layers = []
-    for node in graph.node:
-        layer = _layer(node)
-        if layer.output in widths or layer.output in constants or not layer.output:
-            raise InputError(f"the network computes {shorten(layer.output)} twice.")
-        widths[layer.output] = _width(layer, widths, constants)
-        layers.append(layer)
-    if widths.get(target) != n_outputs:
-        raise InputError(f"the network has {widths.get(target, 'no')} scores per observation where {n_outputs} are needed.")
-    return Network(n_inputs, n_outputs, source, target, constants, tuple(layers))
+    shapes = Shapes(source, n_inputs, constants)
+    layers = tuple(shapes.add(_layer(node, integers, model.opset_import[0].version)) for node in graph.node)
+    found = shapes.tables.get(target)
+    if found != (n_outputs,):
+        has = "no" if found is None else found[0] if len(found) == 1 else f"a table {found} of"
+        raise InputError(f"the network has {has} scores per observation where {n_outputs} are needed.")
+    return Network(n_inputs, n_outputs, source, target, constants, layers)
 
 
 def _check_header(model: Any) -> None:
@@ -71,31 +70,42 @@ def _check_header(model: Any) -> None:
             raise InputError(f"the network has {what}, which are not allowed.")
 
 
-def _constants(graph: Any) -> dict[str, Array]:
+def _constants(graph: Any) -> tuple[dict[str, Array], dict[str, tuple[int, ...]]]:
+    """Constants of float32 by name, and short lists of integers, which are settings of operations."""
     constants: dict[str, Array] = {}
+    integers: dict[str, tuple[int, ...]] = {}
     total = 0
     for tensor in graph.initializer:
         name = shorten(tensor.name)
         if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
             raise InputError(f"tensor {name} is kept in another file, which is not allowed.")
-        if tensor.data_type != onnx.TensorProto.FLOAT or tensor.HasField("segment"):
+        is_list = tensor.data_type == onnx.TensorProto.INT64
+        if not (is_list or tensor.data_type == onnx.TensorProto.FLOAT) or tensor.HasField("segment"):
             raise InputError(f"tensor {name} is not of float32.")
-        if len(tensor.dims) > 2 or any(not 1 <= extent <= MAX_WIDTH for extent in tensor.dims):
-            raise InputError(f"tensor {name} has shape {list(tensor.dims)}; at most two axes up to {MAX_WIDTH} are allowed.")
+        if is_list and (len(tensor.dims) != 1 or not 1 <= tensor.dims[0] <= MAX_AXES):
+            raise InputError(f"tensor {name} of integers has shape {list(tensor.dims)}; allowed are lists of up to {MAX_AXES}.")
+        if len(tensor.dims) > MAX_AXES or any(not 1 <= extent <= MAX_WIDTH for extent in tensor.dims):
+            raise InputError(
+                f"tensor {name} has shape {list(tensor.dims)}; at most {MAX_AXES} axes up to {MAX_WIDTH} are allowed."
+            )
         size = math.prod(tensor.dims)
         total += size
         if total > MAX_PARAMETERS:
             raise InputError(f"the network has more than the {MAX_PARAMETERS} parameters that are allowed.")
-        held = len(tensor.raw_data) // 4 if tensor.HasField("raw_data") else len(tensor.float_data)
-        if held != size or len(tensor.raw_data) % 4:
+        item, listed = (8, tensor.int64_data) if is_list else (4, tensor.float_data)
+        held = len(tensor.raw_data) // item if tensor.HasField("raw_data") else len(listed)
+        if held != size or len(tensor.raw_data) % item:
             raise InputError(f"tensor {name} holds {held} numbers where its shape {list(tensor.dims)} needs {size}.")
-        if tensor.name in constants or not tensor.name:
+        if tensor.name in constants or tensor.name in integers or not tensor.name:
             raise InputError(f"tensor {name} stands twice.")
+        if is_list:
+            integers[tensor.name] = tuple(np.frombuffer(tensor.raw_data, "<i8").tolist() or listed)
+            continue
         flat = np.frombuffer(tensor.raw_data, "<f4") if tensor.HasField("raw_data") else np.array(tensor.float_data, np.float32)
         if not np.isfinite(flat).all():
             raise InputError(f"tensor {name} holds numbers that are not finite.")
         constants[tensor.name] = flat.astype(np.float32).reshape(tuple(tensor.dims))
-    return constants
+    return constants, integers
 
 
 def _port(what: str, values: Any, constants: dict[str, Array], width: int) -> str:
@@ -110,70 +120,59 @@ def _port(what: str, values: Any, constants: dict[str, Array], width: int) -> st
     return str(ports[0].name)
 
 
-def _layer(node: Any) -> Layer:
+def _layer(node: Any, integers: dict[str, tuple[int, ...]], opset: int) -> Layer:
     operation = OPERATIONS.get(node.op_type)
     if node.domain not in ("", "ai.onnx"):
         raise InputError(f"the network uses operations of {shorten(node.domain)}; only the default ones are allowed.")
     if operation is None:
         raise InputError(f"the network uses the operation {shorten(node.op_type)}; allowed are {', '.join(OPERATIONS)}.")
-    if len(node.input) not in operation.inputs or len(node.output) != 1:
+    settings = _attributes(node, operation, opset)
+    inputs = list(node.input)
+    for name in [name for name, kind in operation.settings.items() if kind is tuple]:
+        if _is_attribute(node.op_type, opset) or len(inputs) < 2:
+            continue
+        if inputs[1] not in integers:
+            raise InputError(f"a {node.op_type} of the network needs its {name} as a constant list of integers.")
+        settings[name] = integers[inputs.pop(1)]
+    if len(inputs) not in operation.inputs or len(node.output) != 1:
         raise InputError(f"a {node.op_type} of the network has {len(node.input)} inputs and {len(node.output)} outputs.")
-    settings: dict[str, Any] = {}
+    return Layer(node.op_type, tuple(inputs), node.output[0], settings)
+
+
+def _attributes(node: Any, operation: Operation, opset: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for given in node.attribute:
         kind = operation.settings.get(given.name)
-        wanted = onnx.AttributeProto.INT if kind is int else onnx.AttributeProto.FLOAT
-        if kind is None or given.type != wanted or given.name in settings:
+        is_known = kind is not None and (kind is not tuple or _is_attribute(node.op_type, opset))
+        if kind is None or not is_known or given.type != KINDS[kind] or given.name in found or len(given.ints) > MAX_AXES:
             raise InputError(f"a {node.op_type} of the network has an attribute {shorten(given.name)} that is not allowed.")
-        settings[given.name] = given.i if kind is int else given.f
-    if settings.get("transA", 0) or not all(math.isfinite(value) for value in settings.values()):
+        found[given.name] = given.i if kind is int else given.f if kind is float else tuple(given.ints)
+    if found.get("transA", 0) or any(isinstance(value, float) and not math.isfinite(value) for value in found.values()):
         raise InputError(f"a {node.op_type} of the network has an attribute that is not allowed.")
-    return Layer(node.op_type, tuple(node.input), node.output[0], settings)
+    return found
 
 
-def _width(layer: Layer, widths: dict[str, int], constants: dict[str, Array]) -> int:
-    """Numbers per observation in the output of a layer."""
-    for name in layer.inputs:
-        if name not in widths and name not in constants:
-            raise InputError(f"the network uses {shorten(name)} before it is computed.")
-    first, *others = layer.inputs
-    if layer.operation in PRODUCTS:
-        if first not in widths or any(name not in constants for name in others) or constants[others[0]].ndim != 2:
-            raise InputError(f"a {layer.operation} of the network must multiply observations by a constant matrix.")
-        shape = constants[others[0]].shape
-        rows, columns = shape[::-1] if layer.settings.get("transB", 0) else shape
-        if rows != widths[first]:
-            raise InputError(f"a {layer.operation} of the network multiplies {widths[first]} numbers by {rows} rows.")
-        for name in others[1:]:
-            _check_broadcast(layer, constants[name], columns)
-        return int(columns)
-    found = [widths[name] for name in layer.inputs if name in widths]
-    if not found or len(set(found)) > 1:
-        raise InputError(f"a {layer.operation} of the network has inputs of different or unknown widths.")
-    for name in layer.inputs:
-        if name in constants:
-            _check_broadcast(layer, constants[name], found[0])
-    return found[0]
-
-
-def _check_broadcast(layer: Layer, constant: Array, width: int) -> None:
-    """A constant must add one number, or one per column, to every observation alike."""
-    is_one_row, fits = constant.shape[:-1] in ((), (1,)), constant.shape[-1:] in ((), (1,), (width,))
-    if not (is_one_row and fits):
-        raise InputError(
-            f"a {layer.operation} of the network combines {width} columns with a constant of shape {constant.shape}."
-        )
+def _is_attribute(operation: str, opset: int) -> bool:
+    """Whether lists of integers are attributes of an operation rather than inputs."""
+    return operation == "ReduceMean" and opset < AXES_AS_INPUT
 
 
 def write_network(network: Network) -> bytes:
     """An ONNX file of a network, without any text but the names of its tensors."""
-    nodes = [
-        onnx.helper.make_node(layer.operation, list(layer.inputs), [layer.output], **layer.settings) for layer in network.layers
-    ]
+    nodes, lists = [], []
+    for layer in network.layers:
+        attributes, inputs = dict(layer.settings), list(layer.inputs)
+        if not _is_attribute(layer.operation, WRITTEN_OPSET):
+            for name in [name for name, value in attributes.items() if isinstance(value, tuple)]:
+                inputs.append(f"{layer.output}.{name}")
+                lists.append(onnx.numpy_helper.from_array(np.array(attributes.pop(name), np.int64), inputs[-1]))
+        nodes.append(onnx.helper.make_node(layer.operation, inputs, [layer.output], **attributes))
     ports = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [BATCH, width])
         for name, width in ((network.input, network.n_inputs), (network.output, network.n_outputs))
     ]
     tensors = [onnx.numpy_helper.from_array(array, name) for name, array in network.constants.items()]
+    tensors += lists
     graph = onnx.helper.make_graph(nodes, "policy", ports[:1], ports[1:], tensors)
     opset = onnx.helper.make_opsetid("", WRITTEN_OPSET)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=WRITTEN_IR, producer_name="matchgym")

@@ -25,7 +25,7 @@ TASK = find_task("demo")
 
 
 def random_network(seed: int = 0) -> Network:
-    """(x - a) / b, a hidden layer of each activation, and scores."""
+    """(x - a) / b, a hidden layer of each activation, tables of more axes, and scores."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -37,18 +37,35 @@ def random_network(seed: int = 0) -> Network:
         "w": normal(7, N_IN),
         "v": normal(7),
         "u": normal(7, N_OUT),
+        "p": normal(2, 4),
+        "q": normal(1, 1, 3, 4),
+        "r": normal(12, N_OUT),
     }
     layers = [
         Layer("Sub", ("x", "a"), "t0", {}),
         Layer("Div", ("t0", "b"), "t1", {}),
         Layer("Gemm", ("t1", "w", "v"), "t2", {"transB": 1, "alpha": 0.5, "beta": 2.0}),
     ]
-    unary = [name for name, operation in OPERATIONS.items() if operation.inputs == (1,)]
+    axes = {"Reshape", "Slice", "Concat", "ReduceMean"}
+    unary = [name for name, operation in OPERATIONS.items() if operation.inputs == (1,) and name not in axes]
     for name in unary:
         settings = {"alpha": 0.3} if name in ("LeakyRelu", "Elu") else {}
         layers.append(Layer(name, (layers[-1].output,), f"h{name}", settings))
     layers += [Layer("Add", ("t2", layers[-1].output), "t3", {}), Layer("Mul", ("t3", "t2"), "t4", {})]
-    layers.append(Layer("MatMul", ("t4", "u"), "y", {}))
+    layers += [
+        Layer("Slice", ("t4",), "s0", {"starts": (1,), "ends": (7,), "axes": (1,)}),
+        Layer("Reshape", ("s0",), "s1", {"shape": (0, 2, 3, 1)}),
+        Layer("ReduceMean", ("s1",), "s2", {"axes": (1, 2), "keepdims": 1}),
+        Layer("Sub", ("s1", "s2"), "s3", {}),
+        Layer("Concat", ("s1", "s3"), "s4", {"axis": 3}),
+        Layer("MatMul", ("s4", "p"), "s5", {}),
+        Layer("Mul", ("s5", "q"), "s6", {}),
+        Layer("ReduceMean", ("s6",), "s7", {"axes": (1,), "keepdims": 0}),
+        Layer("Reshape", ("s7",), "s8", {"shape": (0, 12)}),
+        Layer("MatMul", ("s8", "r"), "s9", {}),
+        Layer("MatMul", ("t4", "u"), "t5", {}),
+        Layer("Add", ("s9", "t5"), "y", {}),
+    ]
     return Network(N_IN, N_OUT, "x", "y", constants, tuple(layers))
 
 
@@ -77,6 +94,26 @@ def test_scores_are_those_of_onnxruntime(monkeypatch):
         session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
         theirs = session.run(None, {"x": x})[0]
         assert np.allclose(read_network(data, N_IN, N_OUT).run(x), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_axes_may_be_negative_left_open_and_inputs():
+    """As exporters of version 18 and later write them; what is run has them in their plainest form."""
+
+    def change(model):
+        model.opset_import[0].version = 18
+        for node in model.graph.node:
+            for given in [each for each in node.attribute if each.name == "axes"]:
+                node.input.append(f"{node.name}{node.output[0]}.axes")
+                axes = np.array(given.ints, np.int64) - 4
+                model.graph.initializer.append(onnx.numpy_helper.from_array(axes, node.input[-1]))
+                node.attribute.remove(given)
+        for tensor in model.graph.initializer:
+            if tensor.name == "s0.axes":
+                _set(tensor, np.array([-1]))
+            if tensor.name == "s1.shape":
+                _set(tensor, np.array([0, 2, -1, 1]))
+
+    assert write_network(read_network(altered(change), N_IN, N_OUT)) == GOOD
 
 
 def test_writing_and_reading_is_the_identity():
@@ -169,8 +206,78 @@ def _two_inputs(model):
     model.graph.input.add().CopyFrom(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["batch", 2]))
 
 
+def _with_list(op_type, *lists):
+    """A node on x whose further inputs are lists of integers."""
+
+    def change(model):
+        names = [f"list{k}" for k in range(len(lists))]
+        for name, values in zip(names, lists):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
+        model.graph.node.insert(0, onnx.helper.make_node(op_type, ["x", *names], ["m"]))
+        if len(lists[0]) == 4:
+            model.graph.node.insert(1, onnx.helper.make_node("Add", ["m", "x"], ["n"]))
+
+    return change
+
+
+def _none_left(model):
+    _with_list("Reshape", [0, N_IN])(model)
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("allowzero", 1))
+
+
+def _outer(model, extents):
+    """A table of shape (batch, *extents), of the first number of every observation."""
+    for name, extent in zip("ij", extents):
+        shape = (1, extent, 1) if name == "i" else (1, 1, extent)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    for name, values in (("start", [0]), ("end", [1]), ("axis", [1]), ("cube", [0, 1, 1])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
+    nodes = [
+        ("Slice", ["x", "start", "end", "axis"], "m0"), ("Reshape", ["m0", "cube"], "m1"), ("Mul", ["m1", "i"], "m2"),
+        ("Mul", ["m2", "j"], "m3"),
+    ]  # fmt: skip
+    for k, (op_type, inputs, output) in enumerate(nodes):
+        model.graph.node.insert(k, onnx.helper.make_node(op_type, inputs, [output]))
+
+
+def _vast(model):
+    _outer(model, (1000, 1000))
+
+
+def _long(model):
+    _outer(model, (200, 300))
+    for k in range(20):
+        model.graph.node.append(onnx.helper.make_node("Neg", ["m3"], [f"n{k}"]))
+
+
 HOSTILE = {
-    "an operation that mixes rows": (_node(op_type="ReduceMean", inputs=["x"], outputs=["m"]), "'ReduceMean'"),
+    "a mean over the batch": (_node(op_type="ReduceMean", inputs=["x"], outputs=["m"], axes=[0]), "not the batch"),
+    "a mean over the batch, counted from behind": (
+        _node(op_type="ReduceMean", inputs=["x"], outputs=["m"], axes=[-2]),
+        "not the batch",
+    ),
+    "a mean over everything": (_node(op_type="ReduceMean", inputs=["x"], outputs=["m"]), "not the batch"),
+    "a mean that leaves nothing": (_node(op_type="ReduceMean", inputs=["x"], outputs=["m"], axes=[1], keepdims=0), "no axis"),
+    "observations joined": (_node(op_type="Concat", inputs=["x", "x"], outputs=["m"], axis=0), "not the batch"),
+    "a table joined with a constant": (_node(op_type="Concat", inputs=["x", "a"], outputs=["m"], axis=1), "as many axes"),
+    "a table joined with nothing": (_node(op_type="Concat", inputs=[], outputs=["m"], axis=1), "0 inputs"),
+    "the batch as an axis": (_with_list("Reshape", [N_IN, -1]), "keep the batch"),
+    "a batch of one": (_with_list("Reshape", [1, -1]), "keep the batch"),
+    "numbers out of nothing": (_with_list("Reshape", [0, 2 * N_IN]), "keep the batch and the numbers"),
+    "a batch of none": (_none_left, "batch of none"),
+    "a shape of zeros": (_with_list("Reshape", [0, 0, -1]), "keep the batch and the numbers"),
+    "a shape that wraps around": (_with_list("Reshape", [0, 2**62, 4]), "keep the batch and the numbers"),
+    "a shape of a thousand axes": (_with_list("Reshape", [1] * 1000), "lists of up to 4"),
+    "a shape that is computed": (_node(op_type="Reshape", inputs=["x", "x"], outputs=["m"]), "constant list of integers"),
+    "a shape of numbers": (_node(op_type="Reshape", inputs=["x", "a"], outputs=["m"]), "constant list of integers"),
+    "integers for numbers": (_with_list("Add", [1, 2]), "before it is computed"),
+    "a piece of the batch": (_with_list("Slice", [0], [1], [0]), "not the batch"),
+    "every other number": (_with_list("Slice", [0], [4], [1], [2]), "steps of 1"),
+    "a piece without axes": (_with_list("Slice", [0], [4]), "one length"),
+    "an empty piece": (_with_list("Slice", [4], [4], [1]), "cuts out nothing"),
+    "tables of different axes": (_with_list("Reshape", [0, 1, 1, N_IN]), "has inputs of"),
+    "a hundred thousand numbers": (_vast, "65536 numbers"),
+    "a million numbers, table by table": (_long, "in all tables together"),
     "a loop": (_node(op_type="Loop", inputs=["x"], outputs=["m"]), "'Loop'"),
     "memory": (_node(op_type="ConstantOfShape", inputs=["x"], outputs=["m"]), "'ConstantOfShape'"),
     "randomness": (_node(op_type="RandomNormalLike", inputs=["x"], outputs=["m"]), "'RandomNormalLike'"),
@@ -189,9 +296,9 @@ HOSTILE = {
     "float64": (_double, "not of float32"),
     "external data": (_external, "another file"),
     "a tensor of 14 GB": (_huge, "more than the 1000000 parameters"),
-    "an axis without end": (_endless, "at most two axes"),
+    "an axis without end": (_endless, "at most 4 axes"),
     "a tensor with too little data": (_short, "holds 1 numbers"),
-    "a column for the batch": (_column, "combines 5 columns"),
+    "a column for the batch": (_column, "combines a table"),
     "a fixed batch": (_fixed_batch, "batch left open"),
     "two inputs": (_two_inputs, "2 inputs where one"),
     "two sets of operations": (lambda model: model.opset_import.add(domain="evil", version=1), "no others"),
