@@ -22,6 +22,8 @@ from matchgym.baselines.policy import Policy, best_actions
 STRAYING = 0.1  # share of decisions that are random
 LARGEST = 60_000_000  # numbers in the observations of a demonstration
 STEPS, BATCH, RATE = 1200, 768, 3e-3  # of the regression; the rate falls linearly
+SCORES = 400_000  # of a batch, which is smaller where there are very many scores
+BEYOND = 0.05  # numbers at an end of their range are copied as so much of the range beyond it, and small errors stay there
 ENTROPY = 0.3  # weight of the entropy in it: what is copied with certainty cannot be improved on
 
 
@@ -90,7 +92,8 @@ def imitate(model: BaseAlgorithm, shown: Demonstration, gamma: float, shift: flo
     # Close to the end of the demonstration the returns are cut off, and the critic is not shown them.
     seen = len(returns) if shown.may_terminate else max(1, len(returns) - math.ceil(2.0 / (1.0 - gamma)))
     size = returns.size
-    shown_flat = [array.reshape(size, *array.shape[2:]) for array in (shown.observations, shown.masks, shown.actions)]
+    targets = _beyond(shown.actions, space) if isinstance(space, gym.spaces.Box) else shown.actions
+    shown_flat = [array.reshape(size, *array.shape[2:]) for array in (shown.observations, shown.masks, targets)]
     observations, masks, actions = (torch.as_tensor(array) for array in shown_flat)
     values = torch.as_tensor(returns.astype(np.float32).ravel())
     has_value = torch.as_tensor(np.repeat(np.arange(len(returns)) < seen, returns.shape[1]))
@@ -98,8 +101,9 @@ def imitate(model: BaseAlgorithm, shown: Demonstration, gamma: float, shift: flo
     optimiser = torch.optim.Adam(policy.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, STEPS)
     policy.set_training_mode(True)
+    batch = min(BATCH, len(observations), max(32, SCORES // max(1, masks.shape[1])))
     for _ in range(STEPS):
-        chosen = torch.randint(len(observations), (min(BATCH, len(observations)),), generator=generator)
+        chosen = torch.randint(len(observations), (batch,), generator=generator)
         scores = actor_scores(policy, observations[chosen])
         if isinstance(space, gym.spaces.Box):
             loss = ((scores - actions[chosen].reshape(scores.shape)) ** 2).mean()
@@ -116,6 +120,13 @@ def imitate(model: BaseAlgorithm, shown: Demonstration, gamma: float, shift: flo
         schedule.step()
     policy.set_training_mode(False)
     return agreement(model, shown)
+
+
+def _beyond(numbers: NDArray[Any], space: gym.spaces.Box) -> NDArray[np.float32]:
+    """Numbers of actions, those at an end of their range moved beyond it."""
+    margin = BEYOND * (space.high - space.low)
+    moved = np.where(numbers <= space.low, space.low - margin, numbers)
+    return np.where(numbers >= space.high, space.high + margin, moved).astype(np.float32)
 
 
 def _unlikeliness(scores: Any, masks: Any, actions: Any, space: Any) -> Any:

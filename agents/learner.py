@@ -8,12 +8,13 @@ and not sums of it).
 import io
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 
 from matchgym.agents.extra import BaseAlgorithm, OffPolicyAlgorithm, torch
 from matchgym.agents.imitation import Demonstration, demonstrate, imitate
@@ -45,15 +46,18 @@ class Scaling(NamedTuple):
     reward_scale: float
 
 
-def scaling_of(shown: Demonstration) -> Scaling:
-    """Means and standard deviations of observations and rewards in a demonstration.
+def scaling_of(shown: Demonstration, groups: Sequence[NDArray[np.int64]] = ()) -> Scaling:
+    """Means and standard deviations of observations and rewards in a demonstration, common to the observations of a group.
 
     Where episodes terminate, rewards are not centred: that would reward or punish the length of an episode.
     """
     observations = shown.observations.reshape(-1, shown.observations.shape[2]).astype(np.float64)
-    deviation, spread = observations.std(axis=0), float(np.std(shown.rewards))
+    mean, deviation, spread = observations.mean(axis=0), observations.std(axis=0), float(np.std(shown.rewards))
+    for group in groups:
+        deviation[group] = observations[:, group].std()
+        mean[group] = mean[group].mean()
     return Scaling(
-        observations.mean(axis=0).tolist(),
+        mean.tolist(),
         np.where(deviation > 1e-6, deviation, 1.0).tolist(),
         0.0 if shown.may_terminate else float(np.mean(shown.rewards)),
         spread if spread > 1e-9 else 1.0,
@@ -114,7 +118,11 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
         shown = demonstrate(native, None, pilot_seed, 100, 200)
     else:
         shown = demonstrate(native, teacher, pilot_seed, 200, max(400, math.ceil(4.0 / (1.0 - table["gamma"]))))
-    scaling = scaling_of(shown)
+    base: Any = native.unwrapped
+    pairs = None
+    if table.get("shared"):
+        pairs = pairs_of(base.spec.id, base.observation_layout, native.single_action_space, 1 + len(table["saturate"]))
+    scaling = scaling_of(shown, pairs.groups(shown.observations.shape[2]) if pairs else ())
     shift, scale = (scaling.reward_shift, scaling.reward_scale) if table["scale_rewards"] else (0.0, 1.0)
     network: dict[str, Any] = {
         "features_extractor_class": Standardise,
@@ -129,9 +137,7 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
     if isinstance(native.single_action_space, gym.spaces.Box) and "log_std" in table:
         network["log_std_init"] = table["log_std"]
     kind: Any = WIDE[algo] if table.get("wide") else "MlpLstmPolicy" if algo == "recurrent_ppo" else "MlpPolicy"
-    if table.get("shared"):
-        base: Any = native.unwrapped
-        pairs = pairs_of(base.spec.id, base.observation_layout, native.single_action_space, 1 + len(table["saturate"]))
+    if pairs is not None:
         network["shared"] = {**pairs._asdict(), "width": table["shared"]}
         kind = SHARED[algo]
     model = CLASSES[algo](

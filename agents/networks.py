@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from matchgym.agents.extra import ActorCriticPolicy, BaseFeaturesExtractor, MaskableActorCriticPolicy, MlpExtractor, torch
 from matchgym.envs.instance import InputError
@@ -90,6 +91,10 @@ class Pairs(NamedTuple):
     rows: int
     columns: int
     members: list[list[int]]  # for each property of a pair, the feature that holds it: (n_properties, rows * columns)
+
+    def groups(self, obs_dim: int) -> list[NDArray[np.int64]]:
+        """The observations that are the same property of different pairs, and so are scaled alike."""
+        return [np.unique(which) for which in self.members if max(which) < obs_dim]
 
 
 PAIRED = ("CongestionLearning-v0", "FloatingClients-v0")

@@ -21,7 +21,7 @@ from matchgym.leaderboards.tracks import track_rows
 
 ABOVE_BOUND = 4.0  # standard errors above the bound from which a row is quarantined
 UNSTABLE_SCORE = -1.0
-BASELINE = "baseline"
+BASELINE, AGENT = "baseline", "agent"
 HIDDEN = ("values", "fresh_values", "scores")  # of a row: kept in the records, or derived and long
 
 Values = NDArray[np.float64]
@@ -61,10 +61,10 @@ def assemble(records: Sequence[Record], tasks: Sequence[Task] = TASKS, season: s
     for record in records:
         if record["body"].get("season") == chosen.name and record["kind"] in bodies:
             bodies[record["kind"]].append(record["body"])
-    found = [_task(task.quick() if chosen.is_quick else task, bodies) for task in tasks]
-    board_tasks = [each for each in found if each is not None]
     opened = bodies["season-opened"][0]
-    submitted = {body["artefact"]: body for body in bodies["submitted"]}
+    submitted = _labelled(bodies["submitted"])
+    found = [_task(task.quick() if chosen.is_quick else task, bodies, submitted) for task in tasks]
+    board_tasks = [each for each in found if each is not None]
     near = _alike(submitted, bodies["evaluated"])
     for row in (row for task in board_tasks for row in task["rows"]):
         others = [submitted[each["artefact"]]["name"] for each in near.get(row["artefact"], [])]
@@ -79,11 +79,22 @@ def assemble(records: Sequence[Record], tasks: Sequence[Task] = TASKS, season: s
         "head": records[-1]["sha256"],
         "tasks": board_tasks,
         "tracks": track_rows(board_tasks),
-        "methods": method_rows(board_tasks, submitted),
+        "methods": method_rows(board_tasks, {body["artefact"]: body for body in bodies["submitted"]}),
         "entries": [
             {key: body[key] for key in ("artefact", "name", "kind", "method")} | {"alike": near.get(body["artefact"], [])}
             for body in submitted.values()
         ],
+    }
+
+
+def _labelled(bodies: Sequence[Record]) -> dict[str, Record]:
+    """What was submitted by artefact; agents of one name bear the seeds of their trainings in it."""
+    names = [body["name"] for body in bodies]
+    return {
+        body["artefact"]: {**body, "name": f"{body['name']}, seed {body['method']['train_seed']}"}
+        if body["kind"] == AGENT and names.count(body["name"]) > 1
+        else body
+        for body in bodies
     }
 
 
@@ -93,8 +104,8 @@ def _alike(submitted: Mapping[str, Record], evaluated: Sequence[Record]) -> dict
     for body in evaluated:
         if body.get("decisions") is not None:  # which records of scorer 2 lack
             told.setdefault(body["task"], {})[body["artefact"]] = body["decisions"]
-    found = alike(list(submitted), told) if any(body["kind"] == "agent" for body in submitted.values()) else {}
-    return {key: others for key, others in found.items() if submitted[key]["kind"] == "agent"}
+    found = alike(list(submitted), told) if any(body["kind"] == AGENT for body in submitted.values()) else {}
+    return {key: others for key, others in found.items() if submitted[key]["kind"] == AGENT}
 
 
 def _season(season: Season) -> Record:
@@ -116,10 +127,9 @@ def is_current(board: Record) -> bool:
     return (board["suite_version"], board["scorer_version"]) == (SUITE_VERSION, SCORER_VERSION)
 
 
-def _task(task: Task, bodies: Mapping[str, Sequence[Record]]) -> Record | None:
+def _task(task: Task, bodies: Mapping[str, Sequence[Record]], submitted: Mapping[str, Record]) -> Record | None:
     """The published record of a task; None before its bounds and its anchor are known."""
     bounds = next((body for body in bodies["bounded"] if body["task"] == task.name), None)
-    submitted = {body["artefact"]: body for body in bodies["submitted"]}
     mine = [body for body in bodies["evaluated"] if body["task"] == task.name]
     season = {body["artefact"]: body for body in mine if body["phase"] == "season"}
     fresh = {body["artefact"]: np.array(body["values"], float) for body in mine if body["phase"] == "fresh"}

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from matchgym.leaderboards.board import ABOVE_BOUND, levels
 from matchgym.leaderboards.markup import Record, facts, minus, page, text
 from matchgym.leaderboards.measuring import TREND_GROWTH
+from matchgym.leaderboards.network import OPERATIONS
 from matchgym.leaderboards.ranking import RESAMPLES
+from matchgym.leaderboards.shapes import MAX_AXES
 from matchgym.leaderboards.tasks import LOOKS
 
 TITLES = {
@@ -58,10 +60,10 @@ def rules_page(board: Record) -> str:
     body = f"""
 <h2>What is submitted</h2>
 <p>A policy, never a number and never code: a folder with a manifest and one file per entry. <code>onnx-mlp/1</code> is
-a small
-network from an observation to one score per action; <code>declarative/1</code> names a policy of the package and its
-parameters.
-No pickle and no archive is ever opened. All baselines came through the same door.</p>
+a small network from an observation to one score per action; <code>declarative/1</code> names a policy of the package and
+its parameters. No pickle and no archive is ever opened. All baselines came through the same door.</p>
+<p>A network is an ONNX file of the operations {", ".join(sorted(OPERATIONS))}. Weights are constants, tables have up to
+{MAX_AXES} axes and no operation works along the first, that of the observations.</p>
 <pre>matchgym export runs/NAME -o DIR --author "..."
 matchgym check DIR
 matchgym submit DIR</pre>

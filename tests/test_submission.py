@@ -143,7 +143,7 @@ def test_a_copy_is_flagged_in_board_and_pages(many):
     entries = {each["artefact"]: each for each in board["entries"]}
     (copy,) = [each for each in entries.values() if each["name"] == "mine, all mine"]
     (twin,) = copy["alike"]
-    assert entries[twin["artefact"]]["name"] == "method 0"
+    assert entries[twin["artefact"]]["name"] == "method 0, seed 2"
     assert twin["agreement"] >= ALIKE
     assert all(not each["alike"] for each in entries.values() if each is not copy)
     page = (many / "entries" / f"{copy['artefact'][:16]}.html").read_text()
@@ -160,7 +160,10 @@ def test_five_runs_are_a_method(many):
     board = json.loads((many / "board.json").read_text())
     (method,) = board["methods"]
     assert (method["name"], method["runs"], method["tasks"]) == ("method 0", 5, ["tiny-demo", "tiny-b5eps-2"])
-    scores = sorted(row["score"]["mean"] for task in board["tasks"] for row in task["rows"] if row["name"] == "method 0")
+    scores = sorted(
+        row["score"]["mean"] for task in board["tasks"] for row in task["rows"] if row["name"].startswith("method 0, ")
+    )
+    assert {row["name"] for row in board["tasks"][0]["rows"]} >= {f"method 0, seed {seed}" for seed in range(5)}
     assert method["score"]["mean"] == pytest.approx(np.mean(scores[2:8]), rel=1e-9)
     assert method["score"]["low"] <= method["score"]["mean"] <= method["score"]["high"]
     assert method_interval(np.array(scores).reshape(5, 2))[0] == pytest.approx(np.mean(scores[2:8]))
