@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from matchgym.agents.extra import BaseAlgorithm, OffPolicyAlgorithm, torch
 from matchgym.agents.imitation import Demonstration, demonstrate, imitate
 from matchgym.agents.networks import (
+    SEATED,
     SharedMaskablePolicy,
     SharedPolicy,
     Standardise,
@@ -122,7 +123,8 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
     pairs = None
     if table.get("shared"):
         pairs = pairs_of(base.spec.id, base.observation_layout, native.single_action_space, 1 + len(table["saturate"]))
-    scaling = scaling_of(shown, pairs.groups(shown.observations.shape[2]) if pairs else ())
+    is_seated = pairs is not None and base.spec.id in SEATED
+    scaling = scaling_of(shown, pairs.alike(shown.observations.shape[2]) if is_seated and pairs else ())
     shift, scale = (scaling.reward_shift, scaling.reward_scale) if table["scale_rewards"] else (0.0, 1.0)
     network: dict[str, Any] = {
         "features_extractor_class": Standardise,

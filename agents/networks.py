@@ -92,12 +92,14 @@ class Pairs(NamedTuple):
     columns: int
     members: list[list[int]]  # for each property of a pair, the feature that holds it: (n_properties, rows * columns)
 
-    def groups(self, obs_dim: int) -> list[NDArray[np.int64]]:
-        """The observations that are the same property of different pairs, and so are scaled alike."""
-        return [np.unique(which) for which in self.members if max(which) < obs_dim]
+    def alike(self, obs_dim: int) -> list[NDArray[np.int64]]:
+        """The observations that tell the same of different rows, a list for each property and column."""
+        found = [np.reshape(which, (self.rows, self.columns)).T for which in self.members if max(which) < obs_dim]
+        return [np.unique(of_column) for which in found for of_column in which]
 
 
 PAIRED = ("CongestionLearning-v0", "FloatingClients-v0")
+SEATED = ("FloatingClients-v0",)  # those whose rows are seats, one like the other
 # How the named parts of their observations go with the scores, one for each pair of a row and a column.
 PARTS = {
     "queue": "column",

@@ -48,6 +48,23 @@ def test_a_copied_policy_decides_and_earns_as_its_teacher() -> None:
     assert agreement(untaught, fresh) < 0.9
 
 
+def test_numbers_at_an_end_of_their_range_are_copied_exactly() -> None:
+    """A design joins types or does not: a compatibility of 0.0001 in place of 0 is another graph."""
+    env_id, instance = "DataLocalityDesign-v0", "paper"
+    native = make_native(env_id, instance, 16)
+    teacher = find(env_id).layer("baselines").POLICIES["delay-optimised"]().fit(native.unwrapped.instance)
+    model = build(
+        "ppo", native, hyperparameters_for(env_id, "ppo", {"n_envs": 16, "n_steps": 10, "batch_size": 160}), 3, teacher
+    )
+    obs, _ = native.reset(seed=5)
+    wanted, _ = teacher.predict(obs)
+    found, _ = model.predict(obs, deterministic=True)
+    at_an_end = (wanted == 0) | (wanted == 1)
+    assert 0 < at_an_end.sum() < at_an_end.size
+    np.testing.assert_array_equal(found[at_an_end], wanted[at_an_end])
+    np.testing.assert_allclose(found, wanted, atol=0.01)
+
+
 def test_the_critic_learns_what_the_teacher_earns() -> None:
     """Values of the copied policy against discounted returns on fresh paths: most of the variance that a state explains."""
     native = make_native("FloatingClients-v0", "toy", 256)

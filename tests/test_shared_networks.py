@@ -70,6 +70,27 @@ def test_a_permutation_of_types_and_servers_permutes_the_scores() -> None:
     assert scores.std() > 0.1
 
 
+def test_a_permutation_of_seats_permutes_the_scores() -> None:
+    """As built, with the scales of a demonstration: seats are all alike, also those that are seldom taken."""
+    native = make_native("FloatingClients-v0", "floating-0.1", 16)
+    changes = {"shared": 4, "saturate": [1], "n_envs": 16, "n_steps": 8, "batch_size": 128}
+    model = build("maskable_ppo", native, hyperparameters_for("FloatingClients-v0", "maskable_ppo", changes), 0)
+    shown = demonstrate(native, None, 1, 50, 50).observations.reshape(-1, native.single_observation_space.shape[0])
+    layout, (seats, servers) = native.unwrapped.observation_layout, (20, 6)
+    order = np.random.default_rng(0).permutation(seats)
+    moved = shown.copy()
+    for name, part in layout.items():
+        if name in ("arrivals", "age"):
+            moved[:, part] = shown[:, part][:, order]
+        elif name in ("pending", "served", "mean"):
+            moved[:, part] = shown[:, part].reshape(-1, seats, servers)[:, order].reshape(len(shown), -1)
+    with torch.no_grad():
+        scores, permuted = (actor_scores(model.policy, torch.as_tensor(obs)).numpy() for obs in (shown, moved))
+    expected = scores.reshape(-1, seats, servers)[:, order].reshape(len(shown), -1)
+    np.testing.assert_allclose(permuted, expected, atol=1e-5)
+    assert scores.std() > 1e-3
+
+
 def test_rows_start_one_after_another() -> None:
     """After a spread reset the rows stand at all moments of an episode; without it, all at its first."""
     rows = 50
