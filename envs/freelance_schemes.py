@@ -14,7 +14,7 @@ MAXWEIGHT, RELAXED, GREEDY_JOB, NAIVE, CHANCE, NOTHING = range(6)  # rules; with
 LOW, HIGH, ANY = range(3)  # categories that a naive job prefers
 AT_RANDOM, BY_INDEX, OLDEST_FIRST = range(3)  # orders of naive jobs
 AGES = 256  # epochs of waiting that are told apart
-NODES = 2000  # relaxations of one MaxWeight programme, by default
+NODES = 200_000  # relaxations of one MaxWeight programme, by default
 
 
 class Scheme(NamedTuple):
