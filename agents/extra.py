@@ -5,9 +5,11 @@ from matchgym.envs.instance import InputError
 try:
     import torch
     from sb3_contrib import QRDQN, TQC, MaskablePPO, RecurrentPPO
+    from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
     from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
     from stable_baselines3 import A2C, DQN, PPO, SAC
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.buffers import RolloutBuffer
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.logger import Logger, configure
     from stable_baselines3.common.monitor import Monitor
@@ -40,10 +42,12 @@ __all__ = [
     "Logger",
     "MaskableActorCriticPolicy",
     "MaskablePPO",
+    "MaskableRolloutBuffer",
     "MlpExtractor",
     "Monitor",
     "OffPolicyAlgorithm",
     "RecurrentPPO",
+    "RolloutBuffer",
     "VecEnv",
     "configure",
     "torch",

@@ -16,6 +16,8 @@ Parameters that are not Stable-Baselines3's own:
 - `saturate`: for every number c of it, networks are also shown x / (x + c) of each observed x.
 - `shared`: where a column is chosen for every row (a server for every type of job), the width of a network whose weights all
   pairs of a row and a column share; 0 for none. Then `net_arch` is for the values only, and `wide` says nothing.
+- `average_reward`: train for the mean reward per decision instead of a discounted sum, see `matchgym.agents.average_reward`;
+  needs `endless`. Then `gamma` is only for the values that are copied from a teacher.
 - `log_std`: where actions are numbers, the logarithm of their first standard deviation.
 - `scale_rewards`: subtract the mean and divide by the standard deviation that rewards have under uniformly
   random valid actions. The best policy stays the best where episodes are only ever truncated.
@@ -53,11 +55,12 @@ _PPO: Values = {
     "log_std": -1.5,
     "wide": True,
     "shared": 0,
+    "average_reward": False,
     **_SHARED,
 }
 
 _RECURRENT: Values = {
-    **{name: value for name, value in _PPO.items() if name not in ("wide", "shared")},
+    **{name: value for name, value in _PPO.items() if name not in ("wide", "shared", "average_reward")},
     "n_envs": 64,
     "n_steps": 128,
 }
@@ -76,6 +79,7 @@ _A2C: Values = {
     "log_std": -1.5,
     "wide": True,
     "shared": 0,
+    "average_reward": False,
     **_SHARED,
 }
 
@@ -194,6 +198,8 @@ def hyperparameters_for(env_id: str, algo: str, params: Mapping[str, Any] | None
         if name not in table:
             raise unknown(f"parameter of {algo}", name, table, "the tables in matchgym.agents.hyperparameters list them")
         table[name] = _checked(name, value, table[name])
+    if table.get("average_reward") and not table["endless"]:
+        raise InputError("average_reward needs episodes that do not end: set endless to true as well.")
     rollout = table["n_envs"] * table.get("n_steps", 1)
     if rollout > MAX_ROLLOUT:
         raise InputError(f"n_envs x n_steps = {rollout} steps do not fit in memory; lower them to {MAX_ROLLOUT} together.")

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from matchgym.agents.average_reward import AverageRewardBuffer, AverageRewardMaskableBuffer
 from matchgym.agents.extra import BaseAlgorithm, OffPolicyAlgorithm, torch
 from matchgym.agents.imitation import Demonstration, demonstrate, imitate
 from matchgym.agents.networks import (
@@ -81,6 +82,7 @@ ONE_CHOICE = "with one choice per decision", (gym.spaces.Discrete,), "ppo"
 NUMBERS = "whose actions are numbers", (gym.spaces.Box,), "maskable_ppo"
 ACTIONS = {"maskable_ppo": CHOICES, "dqn": ONE_CHOICE, "qrdqn": ONE_CHOICE, "sac": NUMBERS, "tqc": NUMBERS}
 WIDE = {"maskable_ppo": WideMaskablePolicy, "ppo": WidePolicy, "a2c": WidePolicy}
+DIFFERENTIAL = {"maskable_ppo": AverageRewardMaskableBuffer, "ppo": AverageRewardBuffer, "a2c": AverageRewardBuffer}
 SHARED = {"maskable_ppo": SharedMaskablePolicy, "ppo": SharedPolicy, "a2c": SharedPolicy}
 OWN = (
     "n_envs",
@@ -91,6 +93,7 @@ OWN = (
     "learning_rate",
     "learning_rate_end",
     "wide",
+    "average_reward",
     "log_std",
     "saturate",
     "shared",
@@ -142,6 +145,11 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
     if pairs is not None:
         network["shared"] = {**pairs._asdict(), "width": table["shared"]}
         kind = SHARED[algo]
+    parameters = {name: value for name, value in table.items() if name not in OWN}
+    if table.get("average_reward"):
+        if episode_length(native):
+            raise InputError("average_reward is for tasks that go on for ever; here episodes end by themselves.")
+        parameters |= {"gamma": 1.0, "rollout_buffer_class": DIFFERENTIAL[algo]}
     model = CLASSES[algo](
         kind,
         _training_env(native, shift, scale),
@@ -149,7 +157,7 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
         policy_kwargs=network,
         seed=seed,
         device="cpu",
-        **{name: value for name, value in table.items() if name not in OWN},
+        **parameters,
     )
     if teacher is not None:
         imitate(model, shown, table["gamma"], shift, scale, pilot_seed)
