@@ -20,6 +20,7 @@ from matchgym.agents.extra import MaskableActorCriticPolicy, MaskablePPO, VecEnv
 from matchgym.agents.files import write_whole
 from matchgym.agents.imitation import demonstrate
 from matchgym.agents.learner import LinearDecay, spread_seed
+from matchgym.agents.networks import Scored
 from matchgym.agents.sb3 import SB3VecEnv, make_native
 from matchgym.baselines.policy import Policy, best_actions
 from matchgym.bounds.stationary_matching import linear_programme
@@ -123,16 +124,9 @@ class _Extractor(torch.nn.Module):
         return self.critic(features.reshape(len(features), -1, N_FEATURES))[1]
 
 
-class _Network(MaskableActorCriticPolicy):
+class _Network(Scored, MaskableActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = _Extractor(self.features_dim)
-
-    def _build(self, lr_schedule: Any) -> None:
-        super()._build(lr_schedule)
-        self.action_net = torch.nn.Identity()  # the scores are made already
-        extractor: Any = self.mlp_extractor
-        extractor.actor.start()
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
 
 class Markets(VecEnv):

@@ -196,10 +196,22 @@ class SharedExtractor(torch.nn.Module):
         return features[:, self.members].unflatten(1, (self.pairs.rows, self.pairs.columns))
 
 
-class Shared:
-    """Puts a `SharedExtractor` into an actor-critic policy of Stable-Baselines3."""
+class Scored:
+    """For policies of Stable-Baselines3 whose extractor makes the scores itself, in an `actor` that `start` sets."""
 
     mlp_extractor: Any
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)  # type: ignore[misc]
+        self.action_net = torch.nn.Identity()
+        self.mlp_extractor.actor.start()
+        policy: Any = self
+        self.optimizer = policy.optimizer_class(policy.parameters(), lr=lr_schedule(1), **policy.optimizer_kwargs)
+
+
+class Shared(Scored):
+    """Puts a `SharedExtractor` into an actor-critic policy of Stable-Baselines3."""
+
     net_arch: Any
     activation_fn: Any
 
@@ -210,13 +222,6 @@ class Shared:
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = SharedExtractor(self.pairs, self.width, self.net_arch, self.activation_fn)
-
-    def _build(self, lr_schedule: Any) -> None:
-        super()._build(lr_schedule)  # type: ignore[misc]
-        self.action_net = torch.nn.Identity()  # the scores are made already
-        self.mlp_extractor.actor.start()
-        policy: Any = self
-        self.optimizer = policy.optimizer_class(policy.parameters(), lr=lr_schedule(1), **policy.optimizer_kwargs)
 
 
 class SharedPolicy(Shared, ActorCriticPolicy):
