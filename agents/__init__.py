@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from matchgym.agents.curve import CurvePoint, draw_curve, measure
     from matchgym.agents.hyperparameters import ALGORITHMS, default_timesteps, hyperparameters_for
     from matchgym.agents.policy import AgentPolicy
+    from matchgym.agents.recording import Measurement, TrainingResult
     from matchgym.agents.sb3 import SB3VecEnv, make_native
-    from matchgym.agents.training import Measurement, TrainingResult, train
+    from matchgym.agents.training import train
     from matchgym.agents.tuning import tune
 
 _HOMES = {
     "ALGORITHMS": "hyperparameters",
     "AgentPolicy": "policy",
     "CurvePoint": "curve",
-    "Measurement": "training",
+    "Measurement": "recording",
     "SB3VecEnv": "sb3",
-    "TrainingResult": "training",
+    "TrainingResult": "recording",
     "default_timesteps": "hyperparameters",
     "draw_curve": "curve",
     "hyperparameters_for": "hyperparameters",

@@ -13,7 +13,8 @@ from typing import Any
 from matchgym.agents.curve import CurvePoint
 from matchgym.agents.files import write_whole
 from matchgym.agents.hyperparameters import default_timesteps, hyperparameters_for
-from matchgym.agents.training import Measurement, default_algorithm, instance_or_default, train
+from matchgym.agents.recording import Measurement
+from matchgym.agents.training import default_algorithm, instance_or_default, train
 from matchgym.envs.instance import InputError, is_count, shorten
 from matchgym.envs.registry import find
 

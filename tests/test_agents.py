@@ -18,6 +18,7 @@ from matchgym.agents import (
     SB3VecEnv,
     draw_curve,
     hyperparameters_for,
+    recording,
     train,
 )
 from matchgym.agents import training as training_module
@@ -111,7 +112,7 @@ def test_resuming_a_checkpoint_changes_nothing(tmp_path, monkeypatch) -> None:
     class KilledError(Exception):
         pass
 
-    original = training_module.Recorder.save
+    original = recording.Recorder.save
 
     def save_and_die(self, is_interrupted=False):
         original(self, is_interrupted)
@@ -119,7 +120,7 @@ def test_resuming_a_checkpoint_changes_nothing(tmp_path, monkeypatch) -> None:
             raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_module.Recorder, "save", save_and_die)
+        patch.setattr(recording.Recorder, "save", save_and_die)
         with pytest.raises(KilledError):
             train(ID, "demo", "maskable_ppo", 8192, folder=tmp_path / "parts", **arguments)
     assert (tmp_path / "parts" / "checkpoint.pkl").is_file()
