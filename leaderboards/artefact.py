@@ -355,14 +355,16 @@ def task_policies(task: Task) -> dict[str, type[Policy]]:
 def probe(network: Scorer) -> None:
     """Try what the static gate promises: finite scores, each from its own observation alone; InputError otherwise."""
     rng = np.random.default_rng(0)
-    plain = rng.integers(0, 20, (PROBES, network.n_inputs)).astype(np.float32)
-    for inputs in (plain, np.float32(HUGE) * np.sign(rng.normal(size=plain.shape)).astype(np.float32)):
+    tables = [rng.integers(0, most, (PROBES, network.n_inputs)).astype(np.float32) for most in (20, 1000)]
+    huge = np.float32(HUGE) * np.sign(rng.normal(size=tables[0].shape)).astype(np.float32)
+    for inputs in (*tables, huge):
         scores = network.run(inputs)
         if scores.shape != (PROBES, network.n_outputs) or not np.isfinite(scores).all():
             raise InputError("the network gives scores that are not finite, or of another shape than it states.")
-    together = network.run(plain)
-    one_by_one = np.concatenate([network.run(plain[k : k + 1]) for k in range(PROBES)])
     order = rng.permutation(PROBES)
-    for other in (one_by_one, network.run(plain[order])[np.argsort(order)], network.run(np.repeat(plain, 2, 0))[::2]):
-        if not np.allclose(together, other, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
-            raise InputError("the network's scores of one observation depend on the others in the batch.")
+    for table in tables:
+        together = network.run(table)
+        one_by_one = np.concatenate([network.run(table[k : k + 1]) for k in range(PROBES)])
+        for other in (one_by_one, network.run(table[order])[np.argsort(order)], network.run(np.repeat(table, 2, 0))[::2]):
+            if not np.allclose(together, other, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
+                raise InputError("the network's scores of one observation depend on the others in the batch.")

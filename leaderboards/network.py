@@ -2,7 +2,7 @@
 
 A network maps observations (B, n_inputs) to one score per action (B, n_outputs) through a list of operations in the words of
 ONNX. Every tensor is either a constant or a table (B, ...) whose first axis is that of the observations, and no operation looks
-along it: what is computed for one observation cannot depend on the others in its batch.
+along it: what is computed for one observation cannot depend on the others in its batch, but for rounding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +122,7 @@ class Network:
         return sum(array.size for array in self.constants.values())
 
     @cached_property
-    def _done_with(self) -> list[list[str]]:
+    def done_with(self) -> list[list[str]]:
         """For each layer, the tables that no later one needs."""
         last = {layer.output: k for k, layer in enumerate(self.layers)}
         last |= {name: k for k, layer in enumerate(self.layers) for name in layer.inputs if name not in self.constants}
@@ -134,7 +134,7 @@ class Network:
         tensors = dict(self.constants)
         tensors[self.input] = np.asarray(observations, np.float32)
         with np.errstate(all="ignore"):  # numbers that are not finite are looked for in the scores
-            for layer, done in zip(self.layers, self._done_with):
+            for layer, done in zip(self.layers, self.done_with):
                 inputs = [tensors[name] for name in layer.inputs]
                 tensors[layer.output] = OPERATIONS[layer.operation].run(layer.settings, *inputs)
                 for name in done:

@@ -4,29 +4,30 @@ A table's shape is that of one observation: the batch comes before it and is nev
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from matchgym.envs.instance import InputError, shorten
-from matchgym.leaderboards.network import Array, Layer
+from matchgym.leaderboards.network import Array, Layer, Network
 
 Shape = tuple[int, ...]
 MAX_AXES = 4  # of a tensor, the batch included
 MAX_WIDTH = 65_536  # numbers in a table per observation, and along an axis of a constant
-MAX_NUMBERS = 2**20  # numbers per observation in all tables together
+MAX_NUMBERS, MAX_LIVE = 2**20, 2**18  # numbers per observation in all tables together, and in those needed at one time
+MAX_PRODUCTS = 2**26  # multiplications per observation
 
 
 class Shapes:
     """The tables known so far; `add` derives what a layer adds."""
 
-    def __init__(self, source: str, width: int, constants: Mapping[str, Array]) -> None:
+    def __init__(self, source: str, width: int, constants: Mapping[str, Array], other_names: Set[str] = frozenset()) -> None:
         self.tables: dict[str, Shape] = {source: (width,)}
-        self.constants = constants
-        self.numbers = width
+        self.constants, self.other_names = constants, other_names
+        self.numbers, self.products = width, 0
 
     def add(self, layer: Layer) -> Layer:
         """Derive the output's shape; returns the layer with settings in their plainest form. InputError if not allowed."""
-        if layer.output in self.tables or layer.output in self.constants or not layer.output:
+        if layer.output in self.tables or layer.output in self.constants or layer.output in self.other_names:
             raise InputError(f"the network computes {shorten(layer.output)} twice.")
         for name in layer.inputs:
             if name not in self.tables and name not in self.constants:
@@ -41,8 +42,21 @@ class Shapes:
                 f"makes a table of shape {('batch', *shape)}; {MAX_WIDTH} numbers per observation are allowed, and "
                 f"{MAX_NUMBERS} in all tables together",
             )
+        if self.products > MAX_PRODUCTS:
+            raise InputError(f"the network multiplies more than the {MAX_PRODUCTS} times per observation that are allowed.")
         self.tables[layer.output] = shape
         return Layer(layer.operation, layer.inputs, layer.output, settings)
+
+    def check_memory(self, network: Network) -> None:
+        """InputError if too many numbers are needed at one time."""
+        live = self.numbers - sum(math.prod(self.tables[layer.output]) for layer in network.layers)
+        for layer, done in zip(network.layers, network.done_with):
+            live += math.prod(self.tables[layer.output])
+            if live > MAX_LIVE:
+                raise InputError(
+                    f"the network needs more than the {MAX_LIVE} numbers per observation at one time that are allowed."
+                )
+            live -= sum(math.prod(self.tables[name]) for name in done)
 
     def _by_number(self, layer: Layer) -> tuple[Shape, Mapping[str, Any]]:
         """Operations on numbers that stand in the same place, constants broadcast along all axes but the batch."""
@@ -77,6 +91,7 @@ class Shapes:
             found = self.constants[name].shape
             if found[:-1] not in ((), (1,)) or found[-1:] not in ((), (1,), (columns,)):
                 raise _fault(layer, f"combines {columns} columns with a constant of shape {found}")
+        self.products += math.prod(shape) * columns
         return (*shape[:-1], int(columns)), layer.settings
 
     def _reshape(self, layer: Layer) -> tuple[Shape, Mapping[str, Any]]:
@@ -85,6 +100,8 @@ class Shapes:
         batch, new = wanted[0], list(wanted[1:])
         if batch == 0 and layer.settings.get("allowzero", 0):
             raise _fault(layer, "makes a batch of none")
+        if batch == 0:  # as are others, in that place
+            new = [old[k] if extent == 0 and k < len(old) else extent for k, extent in enumerate(new)]
         if batch == 0 and new.count(-1) == 1:  # what is left over
             known = math.prod(extent for extent in new if extent != -1)
             new[new.index(-1)] = math.prod(old) // known if known > 0 else 0

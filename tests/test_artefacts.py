@@ -112,6 +112,10 @@ def test_axes_may_be_negative_left_open_and_inputs():
                 _set(tensor, np.array([-1]))
             if tensor.name == "s1.shape":
                 _set(tensor, np.array([0, 2, -1, 1]))
+            if tensor.name == "s8.shape":
+                tensor.name = "y.shape"  # as one that is written may be called, but for the table of that name
+        for node in model.graph.node:
+            node.input[:] = ["y.shape" if name == "s8.shape" else name for name in node.input]
 
     assert write_network(read_network(altered(change), N_IN, N_OUT)) == GOOD
 
@@ -240,6 +244,40 @@ def _outer(model, extents):
         model.graph.node.insert(k, onnx.helper.make_node(op_type, inputs, [output]))
 
 
+def _unreadable(model):
+    data = model.SerializeToString().replace(b"hTanh", b"\xff\xfeTan")
+    model.ParseFromString(data)
+
+
+def _axes_without_end(model):
+    model.graph.initializer[0].dims[:] = [1] * 2_000_000
+
+
+def _crowded(model):
+    for k in range(1100):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), f"k{k}"))
+
+
+def _by_reference(model):
+    model.graph.node.insert(0, onnx.helper.make_node("Elu", ["x"], ["m"], alpha=1.0))
+    model.graph.node[0].attribute[0].ref_attr_name = "alpha"
+
+
+def _laborious(model):
+    _outer(model, (100, 100))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((100, 100), np.float32), "square"))
+    for k in range(70):
+        model.graph.node.insert(4 + k, onnx.helper.make_node("MatMul", ["m3", "square"], [f"n{k}"]))
+
+
+def _hoarding(model):
+    _outer(model, (200, 300))
+    for k in range(6):
+        model.graph.node.append(onnx.helper.make_node("Neg", ["m3"], [f"n{k}"]))
+    for k in range(5):
+        model.graph.node.append(onnx.helper.make_node("Add", [f"n{k}", f"n{k + 1}"], [f"o{k}"]))
+
+
 def _vast(model):
     _outer(model, (1000, 1000))
 
@@ -247,7 +285,7 @@ def _vast(model):
 def _long(model):
     _outer(model, (200, 300))
     for k in range(20):
-        model.graph.node.append(onnx.helper.make_node("Neg", ["m3"], [f"n{k}"]))
+        model.graph.node.append(onnx.helper.make_node("Neg", [f"n{k - 1}" if k else "m3"], [f"n{k}"]))
 
 
 HOSTILE = {
@@ -265,11 +303,24 @@ HOSTILE = {
     "a batch of one": (_with_list("Reshape", [1, -1]), "keep the batch"),
     "numbers out of nothing": (_with_list("Reshape", [0, 2 * N_IN]), "keep the batch and the numbers"),
     "a batch of none": (_none_left, "batch of none"),
-    "a shape of zeros": (_with_list("Reshape", [0, 0, -1]), "keep the batch and the numbers"),
     "a shape that wraps around": (_with_list("Reshape", [0, 2**62, 4]), "keep the batch and the numbers"),
     "a shape of a thousand axes": (_with_list("Reshape", [1] * 1000), "lists of up to 4"),
     "a shape that is computed": (_node(op_type="Reshape", inputs=["x", "x"], outputs=["m"]), "constant list of integers"),
     "a shape of numbers": (_node(op_type="Reshape", inputs=["x", "a"], outputs=["m"]), "constant list of integers"),
+    "a shape that copies what is not there": (_with_list("Reshape", [0, -1, 1, 0]), "keep the batch and the numbers"),
+    "a flag that is neither": (_node(op_type="ReduceMean", inputs=["x"], outputs=["m"], axes=[1], keepdims=2), "keepdims 2"),
+    "a name that is no text": (_unreadable, "has a name"),
+    "a name without end": (_node(op_type="Neg", inputs=["x"], outputs=["m" * 10**6]), "1 to 200 letters"),
+    "two million axes": (_axes_without_end, "at most 4 axes"),
+    "a multitude of constants": (_crowded, "more than the 1024"),
+    "a setting of a later version": (
+        _node(op_type="ReduceMean", inputs=["x"], outputs=["m"], axes=[1], noop_with_empty_axes=0),
+        "'noop_with_empty_axes'",
+    ),
+    "an attribute by reference": (_by_reference, "'alpha'"),
+    "a list that is computed again": (_node(op_type="Neg", inputs=["x"], outputs=["s1.shape"]), "twice"),
+    "a billion multiplications": (_laborious, "67108864 times"),
+    "memory, table by table": (_hoarding, "at one time"),
     "integers for numbers": (_with_list("Add", [1, 2]), "before it is computed"),
     "a piece of the batch": (_with_list("Slice", [0], [1], [0]), "not the batch"),
     "every other number": (_with_list("Slice", [0], [4], [1], [2]), "steps of 1"),
