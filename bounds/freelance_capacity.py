@@ -152,8 +152,9 @@ def capacity(instance: FreelanceMarketInstance) -> Bound:
         multipliers.append(_multipliers(block.rows, limits[k], w))
     certificate = {"weights": whole, "points": [point.astype(int).tolist() for point in points], "multipliers": multipliers}
     return certify(
-        "capacity", "upper", value, instance, prove_capacity, certificate, solution={"alpha": value}, duals={"weights": weights}
-    )
+        "capacity", "upper", value + 0.0, instance, prove_capacity, certificate,
+        solution={"alpha": value}, duals={"weights": weights}, unit="times the arrivals",
+    )  # fmt: skip
 
 
 def best_point(a: NDArray[np.float64], b: NDArray[np.float64], w: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

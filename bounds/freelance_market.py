@@ -206,7 +206,7 @@ def _load(instance: FreelanceMarketInstance, kind: str, prove: Any) -> Bound:
     sense = "upper" if kind == "load" else "lower"
     return certify(
         kind, sense, value, instance, prove, {"prices": found.prices.tolist()},
-        solution={"x": found.x, "y": found.y, "alpha": found.value}, duals={"hours": found.prices},
+        solution={"x": found.x, "y": found.y, "alpha": found.value}, duals={"hours": found.prices}, unit=UNITS[kind],
     )  # fmt: skip
 
 
@@ -259,6 +259,7 @@ def prove_decline(instance: FreelanceMarketInstance, certificate: dict[str, Any]
     return Proof(lower=1 - min(Fraction(1), upper))
 
 
+UNITS = {"load": "times the arrivals", "decline": "of the arrivals"}
 PROVERS = {
     "throughput": prove_throughput,
     "throughput-started": prove_started,
@@ -280,6 +281,7 @@ class Stability:
     capacity: float | None  # in the exact region, where the law of the agents is finite
     bottleneck: list[dict[str, Any]]  # skills and categories whose hours run out first, the share of the limit each makes
     job_types: list[int]  # that need what runs out
+    stranded: list[int]  # job types that arrive and have no category
 
     @property
     def is_stable(self) -> bool | None:
@@ -299,6 +301,7 @@ class Stability:
             "is_stable": self.is_stable,
             "bottleneck": self.bottleneck,
             "job_types": self.job_types,
+            "stranded": self.stranded,
         }
 
     def lines(self) -> list[str]:
@@ -307,16 +310,28 @@ class Stability:
         found = [f"class {self.kind}: arrivals may be multiplied by at most {self.load:.6g} ({beyond})"]
         if self.capacity is not None:
             found.append(f"exact capacity: multiplied by {self.capacity:.6g}")
-        verdict = {True: "some policy is stable", False: "no policy is stable", None: "inside the outer region only"}
-        found.append(verdict[self.is_stable] + (f"; decline at least {self.decline:.4%}" if self.decline > 0 else ""))
+        found.append(self._verdict() + (f"; decline at least {self.decline:.4%}" if self.decline > 0 else ""))
+        if self.stranded:
+            found.append(f"no category takes job types {_listed(self.stranded)}: their jobs can only be declined")
+        if self.capacity is not None and self.capacity < 1 <= self.load:
+            found.append("whole tasks do not fit the agents' hours; by hours alone:")
         for each in self.bottleneck[:8]:
             place = ", ".join(map(str, each["categories"]))
             found.append(f"bottleneck: skill {each['skill']} in categories {place} ({each['share']:.1%} of the limit)")
-        found.append(
-            f"job types that need it: {', '.join(map(str, self.job_types[:20]))}"
-            + (", ..." if len(self.job_types) > 20 else "")
-        )
+        if self.job_types:
+            found.append(f"job types that need it: {_listed(self.job_types)}")
         return found
+
+    def _verdict(self) -> str:
+        if self.is_stable is not None:
+            return "some policy is stable" if self.is_stable else "no policy is stable"
+        if min(self.load, np.inf if self.capacity is None else self.capacity) == 1:
+            return "on the boundary, where the means do not decide"
+        return "inside the outer region; the exact one is not known"
+
+
+def _listed(types: list[int]) -> str:
+    return ", ".join(map(str, types[:20])) + (", ..." if len(types) > 20 else "")
 
 
 def stability(instance: Any) -> Stability:
@@ -339,8 +354,10 @@ def stability(instance: Any) -> Stability:
     bottleneck = []
     for s in np.argsort(-share.sum(0), kind="stable").tolist():
         scarce = np.flatnonzero(prices[:, s] > TIGHT * prices.max()) if prices.any() else np.zeros(0, int)
-        if len(scarce):
+        if len(scarce) and share[:, s].sum() > TIGHT:
             bottleneck.append({"skill": s, "categories": scarce.tolist(), "share": float(share[:, s].sum())})
     skills = [each["skill"] for each in bottleneck]
     types = np.flatnonzero((loaded.job_hours[:, skills] > 0).any(1) & (loaded.arrival_means > 0)).tolist()
-    return Stability(loaded.name, loaded.kind, outer.certified_value, refused.certified_value, exact_load, bottleneck, types)
+    stranded = np.flatnonzero((loaded.arrival_means > 0) & ~loaded.allowed.any(1)).tolist()
+    values = outer.certified_value, refused.certified_value, exact_load
+    return Stability(loaded.name, loaded.kind, *values, bottleneck, types, stranded)

@@ -73,7 +73,10 @@ def reproduce(
     if as_json:
         return print_json({**data, **written, "seconds": watch.seconds})
     for each in data.get("claims", ()):
-        console.print(f"  {'holds ' if each['holds'] else 'FAILS '} {each['claim']}", markup=False)
+        word = "holds " if each["holds"] else "FAILS " if size >= known[name].replications else "unsure"
+        console.print(f"  {word} {each['claim']}", markup=False)
+    if size < known[name].replications and "claims" in data:
+        console.print(f"  {size} replications decide little; the claims are for {known[name].replications} and more.")
     console.print(f"{name}: {written['png']}   {written['data']}   {watch.seconds:.1f} s")
     return None
 

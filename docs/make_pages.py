@@ -45,6 +45,7 @@ def env_type(entry: Entry) -> type:
 def page(entry: Entry) -> str:
     """The Markdown page of an environment."""
     lines = [f"# {entry.id}", "", inspect.getdoc(env_type(entry)) or "", "", "## Instances", ""]
+    lines += [f'In JSON, an instance has `"model": "{entry.model.instance_type.model}"` beside its fields.', ""]
     lines += ["| name | size | what it is |", "|---|---|---|"]
     for name, maker in entry.model.catalogue.items():
         instance = entry.model.load(name)

@@ -25,6 +25,7 @@ MOST_SETS = 4096  # of categories that limit a flexible market
 MOST_NUMBERS = 10**7  # of a table of job types, categories and skills
 LARGEST_MEAN = 1e8  # jobs or agents per epoch
 UNITY = 1e-9  # how far probabilities may be from a sum of 1
+MOST_COUNTED = 2**53  # jobs or agents in one place
 
 
 class Outcomes(NamedTuple):
@@ -272,20 +273,37 @@ def _support(side: str, law: Any, support: Any, means: Sequence[NDArray[np.float
 
 
 def read_counts(field: str, path: str | Path) -> list[list[int]]:
-    """The rows of a CSV file of counts, an epoch a row; a first row that is not of numbers is a header."""
-    path = Path(path)
+    """The rows of a CSV file of counts, an epoch a row; a first row without any number is a header."""
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InputError(f"{field} must be the path of a CSV file, not {shorten(path)}.") from None
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{field}: {shorten_path(path)} cannot be read as CSV ({type(error).__name__}).") from None
-    if rows and not all(cell.strip().isdigit() for cell in rows[0]):
+    if rows and not any(_is_number(cell) for cell in rows[0][1]):
         rows = rows[1:]
-    if not rows or not all(cell.strip().isdigit() for row in rows for cell in row):
-        raise InputError(
-            f"{field}: {shorten_path(path)} must hold whole numbers >= 0, an epoch a row, after one header at most."
-        )
-    return [[int(cell) for cell in row] for row in rows]
+    if not rows:
+        raise InputError(f"{field}: {shorten_path(path)} holds no epochs; give one a row, after one header at most.")
+    for line, row in rows:
+        for cell in row:
+            if not (cell.strip().isascii() and cell.strip().isdigit()) or int(cell) > MOST_COUNTED:
+                raise InputError(
+                    f"{field}: line {line} of {shorten_path(path)} has {shorten(cell)} where a whole number from 0 to 2^53 is "
+                    "needed; give an epoch a row, after one header at most."
+                )
+    return [[int(cell) for cell in row] for _, row in rows]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def with_data(
@@ -300,15 +318,15 @@ def with_data(
     availability : the same of agents, a column per agent type, category by category.
     """
     found = dict(values)
-    for side, path, sizes in (
-        ("arrival", arrivals, None),
+    for field, path, sizes in (
+        ("arrivals", arrivals, None),
         ("availability", availability, [len(each) for each in values["agent_hours"]]),
     ):
         if path is None:
             continue
-        rows = read_counts(side, path)
+        rows, side = read_counts(field, path), field.removesuffix("s")
         if len({len(row) for row in rows}) != 1 or (sizes is not None and len(rows[0]) != sum(sizes)):
-            raise InputError(f"{side}: {shorten_path(Path(path))} must have a column for every type in every row.")
+            raise InputError(f"{field}: {shorten_path(Path(path))} must have a column for every type in every row.")
         weight = 1 / len(rows)
         means = (np.array(rows).sum(0) * weight).tolist()
         ends = np.cumsum(sizes or [len(means)]).tolist()
@@ -326,8 +344,8 @@ def as_counts(field: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.int6
     """An integer array of this shape with entries from 0 to 2^53; InputError otherwise."""
     array = np.asarray(value, object)
     if array.shape != shape or not all(
-        (is_count(each) or (isinstance(each, float) and each >= 0 and each.is_integer())) and each <= 2**53
+        (is_count(each) or (isinstance(each, float) and each >= 0 and each.is_integer())) and each <= MOST_COUNTED
         for each in array.flat
     ):
-        raise InputError(f"{field} must be integers >= 0 of shape {shape}, not {shorten(value)}.")
+        raise InputError(f"{field} must be integers from 0 to 2^53 of shape {shape}, not {shorten(value)}.")
     return array.astype(np.int64)

@@ -419,8 +419,8 @@ class FreelanceMarketEnv(Env):
       type.
     - "order": `MultiDiscrete`, a rank for each entry, the lowest first; the rest as with "priority". The mask is always 1.
 
-    Numbers that are negative, infinite, NaN or out of their range are ignored and counted in `info["invalid_actions"]`; a Box
-    has no mask.
+    Numbers that are negative, infinite or NaN, and scores, ranks and probabilities out of their range, are ignored and counted
+    in `info["invalid_actions"]`; what is requested beyond what waits is cut. A Box has no mask.
 
     ## Observation Space
     `Box(0, inf, (D + N + M + L S,), float32)` with M agent types in all; `env.unwrapped.observation_layout` names the slices.

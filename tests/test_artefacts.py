@@ -393,6 +393,29 @@ def test_a_thousand_random_alterations_end_in_a_network_or_a_sentence():
     assert 0 < accepted < 1000
 
 
+def test_rounding_that_is_blown_up_is_found_by_the_probes():
+    """A column of a product computed twice, alone and among others: what differs is rounding, and tells of the batch's size."""
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(64, 7)).astype(np.float32)
+    first = np.zeros((64, 1), np.float32)
+    first[0] = 1e7
+    constants = {"w": wide, "v": wide[:, :1].copy(), "f": first, "k": np.array([5e8], np.float32)}
+    layers = (
+        Layer("MatMul", ("x", "w"), "p", {}),
+        Layer("Slice", ("p",), "p0", {"starts": (0,), "ends": (1,), "axes": (1,)}),
+        Layer("MatMul", ("x", "v"), "q", {}),
+        Layer("Sub", ("p0", "q"), "rounding", {}),
+        Layer("MatMul", ("x", "f"), "size", {}),
+        Layer("Sub", ("size", "k"), "over", {}),
+        Layer("Relu", ("over",), "gate", {}),
+        Layer("Mul", ("gate", "rounding"), "y", {}),
+    )
+    network = Network(64, 1, "x", "y", constants, layers)
+    assert read_network(write_network(network), 64, 1).n_outputs == 1
+    with pytest.raises(InputError, match="depend on the others"):
+        probe(network)
+
+
 def test_scores_that_overflow_are_found_by_the_probes():
     constants = {"w": np.full((N_IN, N_OUT), 1e38, np.float32)}
     with pytest.raises(InputError, match="not finite"):

@@ -215,6 +215,22 @@ def test_stability_names_the_bottleneck():
     assert all(isinstance(line, str) for line in stability("inflexible-gap-ind").lines())
 
 
+def test_stability_tells_what_hours_do_not():
+    """Types that nobody takes, whole tasks that do not fit, and markets on the boundary."""
+    values = {
+        "model": "freelance_market", "arrival_means": [1, 2], "job_hours": [[1], [1]], "availability_means": [[2]],
+        "agent_hours": [[[1]]], "compatible": [[True], [False]],
+    }  # fmt: skip
+    alone = stability(values)
+    assert (alone.load, alone.is_stable, alone.stranded, alone.job_types) == (0.0, False, [1], [])
+    assert any("no category takes job types 1" in line for line in alone.lines())
+    assert any("by hours alone" in line for line in stability("empty-capacity-fnd").lines())
+    edge = stability({**values, "arrival_means": [2, 0], "availability_law": "deterministic"})
+    assert (edge.load, edge.is_stable, edge.stranded) == (1.0, None, [])
+    assert any("on the boundary" in line for line in edge.lines())
+    assert bound("toy", "load").unit == bound("toy", "capacity").unit == "times the arrivals"
+
+
 MARKET = {
     "model": "freelance_market",
     "arrival_means": [2.0],

@@ -8,7 +8,7 @@ import pytest
 from cases_freelance import CLASSES, allocations, is_feasible, random_market, satisfies_hall
 
 from matchgym.baselines.freelance_market import split
-from matchgym.envs.freelance_instances import FreelanceMarketInstance, with_data
+from matchgym.envs.freelance_instances import FreelanceMarketInstance, read_counts, with_data
 from matchgym.envs.freelance_market import MODEL, FreelanceMarketEnv, FreelanceMarketVectorEnv, action_layout
 from matchgym.envs.freelance_split import realise
 from matchgym.envs.instance import InputError
@@ -293,6 +293,21 @@ def test_instances_from_csv(tmp_path):
             with_data(
                 base, **({"availability": tmp_path / "bad.csv"} if wrong == "jobs.csv" else {"arrivals": tmp_path / wrong})
             )
+
+
+@pytest.mark.parametrize("row", ["1.0,2", "-7,2", "1e2,2", "inf,2", "1_0,2", "12,", "a,2", "٣,2", "99999999999999999999,2"])
+def test_rows_of_a_csv_are_never_left_out(row, tmp_path):
+    """The first row is a header only if no cell of it is a number; what cannot be read is named with its line."""
+    path = tmp_path / "jobs.csv"
+    for text, line in ((f"{row}\n3,4\n", 1), (f"a,b\n3,4\n{row}\n", 3)):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=f"line {line} of .*jobs.csv has '"):
+            read_counts("arrivals", path)
+    path.write_text("a,b\n")
+    with pytest.raises(InputError, match="holds no epochs"):
+        read_counts("arrivals", path)
+    with pytest.raises(InputError, match="arrivals must be the path"):
+        read_counts("arrivals", 3)
 
 
 @pytest.mark.parametrize(
