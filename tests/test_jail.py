@@ -31,13 +31,18 @@ def network(width: int = 32, seed: int = 0) -> Network:
     return Network(5, 3, "x", "y", constants, layers)
 
 
-def test_scores_in_the_jail_are_those_outside():
-    plain = network()
+@pytest.mark.parametrize("name", ["small", "every operation"])
+def test_scores_in_the_jail_are_those_outside(name):
+    """Up to rounding: the environment outside may choose other kernels of the linear algebra."""
+    if name != "small":
+        pytest.importorskip("onnx")
+        from test_artefacts import random_network
+    plain = network() if name == "small" else random_network()
     rng = np.random.default_rng(1)
     with JailedNetwork(plain) as jailed_network:
         for rows in (1, 16, 48, 192, 4096):
             x = rng.normal(size=(rows, 5)).astype(np.float32)
-            assert np.allclose(jailed_network.run(x), plain.run(x), rtol=1e-6, atol=1e-6)
+            assert np.allclose(jailed_network.run(x), plain.run(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_jailed_network_plays_a_task(tmp_path):
