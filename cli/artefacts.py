@@ -81,6 +81,7 @@ def zoo(
     runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where to train.")] = Path("runs/training"),
     seed: Annotated[list[int], typer.Option("--seed", help="A training seed; repeatable; by default 0 to 4.")] = [],  # noqa: B006
     timesteps: Annotated[int | None, typer.Option(help="Environment steps; the default is each recipe's.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the agents on the boards; by default zoo ID.")] = None,
 ) -> None:
     """Train agents for every task under several seeds, by the recipes, and export them: an artefact for each id and seed.
 
@@ -90,7 +91,9 @@ def zoo(
     from matchgym.leaderboards.zoo import SEEDS, build_zoo
 
     chosen = [find(env_id).id for env_id in ids or ()]
-    made = build_zoo(
-        runs, out, chosen, seed or range(SEEDS), timesteps, lambda line: console.print(line, markup=False, soft_wrap=True)
-    )
+
+    def report(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    made = build_zoo(runs, out, chosen, seed or range(SEEDS), timesteps, report, name=name)
     console.print(f"{len(made)} artefacts in {out}; submit each: matchgym submit DIR")

@@ -25,9 +25,11 @@ def build_zoo(
     timesteps: int | None = None,
     report: Callable[[str], None] = lambda line: None,
     tasks: Sequence[Task] = FIXED_TASKS,
+    name: str | None = None,
 ) -> list[Path]:
     """Train an agent for each task of the ids (default: of all) under each seed, by the recipes of matchgym.agents.
 
+    They are named "zoo ID", or `name`: agents of another recipe are another method and want another name.
     Trainings go to `runs/<task>/seed-<k>`, artefacts to `out/<id>/seed-<k>`; returns the artefacts' folders.
     """
     made = []
@@ -45,7 +47,7 @@ def build_zoo(
                 folders.append(folder)
             target = out / env_id / f"seed-{seed}"
             about = "Trained by `matchgym zoo`."
-            export_agents(folders, target, f"zoo {env_id}", AUTHORS, description=about, tasks=mine, entered=mine)
+            export_agents(folders, target, name or f"zoo {env_id}", AUTHORS, description=about, tasks=mine, entered=mine)
             report(f"{target / MANIFEST}")
             made.append(target)
     return made
