@@ -25,11 +25,10 @@ def open_command(
     as_json: Json = False,
 ) -> None:
     """Open a season: commit to a secret, which stays in .secrets beside the board until the season is closed."""
-    from matchgym.leaderboards.season import open_season
-    from matchgym.leaderboards.store import FolderStore
+    from matchgym.leaderboards.building import open_board
 
     make_folder("--out", out)
-    season = open_season(FolderStore(out), name, quick)
+    season = open_board(out, name, quick)
     if as_json:
         return print_json({"season": season.name, "commitment": season.commitment})
     console.print(f"season {season.name} is open; commitment {season.commitment}", markup=False, soft_wrap=True)
@@ -38,13 +37,9 @@ def open_command(
 @leaderboard.command("close")
 def close_command(out: Out = RUNS, as_json: Json = False) -> None:
     """Close the season: reveal its secret, so that anyone can replay any row."""
-    from matchgym.leaderboards.season import close_season
-    from matchgym.leaderboards.site import publish
-    from matchgym.leaderboards.store import FolderStore
+    from matchgym.leaderboards.building import close_board
 
-    store = FolderStore(out)
-    season = close_season(store)
-    publish(store)
+    season = close_board(out)
     if as_json:
         return print_json({"season": season.name, "secret": (season.revealed or b"").hex()})
     console.print(f"season {season.name} is closed and its secret revealed", markup=False)
@@ -111,7 +106,7 @@ def submit(
 ) -> None:
     """Submit artefacts to the open season of a board: gate, evaluation under the season's seeds, fresh seeds for leaders.
 
-    All are submitted or, if the gate refuses one, none. An interrupted evaluation goes on with `leaderboard build`.
+    All are submitted or, if the gate refuses one, none. An interrupted evaluation goes on when the same are submitted again.
     """
     from matchgym.leaderboards.artefact import read_artefact
     from matchgym.leaderboards.building import find_artefacts, submit_artefacts
@@ -257,9 +252,11 @@ def _show(board: dict[str, Any]) -> None:
         for row in task["rows"]:
             score = row["score"] and row["score"]["mean"]
             tier = "-" if row["tier"] is None else row["tier"]
+            ranks = "-" if row["ranks"] is None else "-".join(map(str, dict.fromkeys(row["ranks"])))
             told = "ABOVE BOUND" if row["is_above_bound"] else row["verdict"] or row["state"]
             console.print(
-                f"  tier {tier:<3} {shorten_name(row['name']):<24} score {significant(score, 4):>9}   {told}   {row['state']}",
+                f"  tier {tier:<3} {shorten_name(row['name']):<24} ranks {ranks:<7} "
+                f"score {significant(score, 4):>9}   {told}   {row['state']}",
                 markup=False,
             )
 

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import re
 import typing
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ MANIFEST, SCHEMA_VERSION, SUITE = "manifest.json", 1, "matchgym"
 KINDS = ("onnx-mlp/1", "declarative/1")
 MODES = ("greedy", "sample")
 MAX_ENTRIES, MAX_AUTHORS, MAX_TEXT, MAX_FILE_BYTES = 100, 50, 2_000, 4 * 2**20
+MAX_NAME, MAX_MARKS = 80, 2  # characters of an agent's name, and marks above and below one of them
 # Options of an environment that an entry may choose: how a decision is expressed, not what is known or how it is rewarded.
 FREE_OPTIONS = ("action", "levels", "pools", "admission")
 PROBES, PROBE_TOLERANCE, HUGE = 256, 1e-4, 1e6
@@ -129,6 +131,17 @@ def _check(place: str, value: Any, wanted: Any) -> None:
         raise InputError(f"{place} must be {names[wanted]}, not {shorten(value)}.")
 
 
+def _check_name(name: str) -> None:
+    """A name that can be read and told from others in a table."""
+    if len(name) > MAX_NAME or name != name.strip() or not name.isprintable() or not any(each.isalnum() for each in name):
+        raise InputError(
+            f"manifest.agent.name must have 1 to {MAX_NAME} characters, a letter or digit among them and no blank at its ends."
+        )
+    marks = "".join("m" if unicodedata.combining(each) else " " for each in unicodedata.normalize("NFKC", name))
+    if len(max(marks.split(), key=len, default="")) > MAX_MARKS:
+        raise InputError(f"manifest.agent.name must not have more than {MAX_MARKS} combining marks in a row.")
+
+
 def read_artefact(folder: Path, tasks: Sequence[Task] = TASKS) -> Artefact:
     """The artefact in a folder, its files checked against their digests; InputError for the first fault."""
 
@@ -159,6 +172,7 @@ def parse_artefact(data: bytes, read: Callable[[str, str, str], bytes], tasks: S
         raise InputError(f"manifest.schema_version is {manifest['schema_version']}, but {SCHEMA_VERSION} is needed.")
     if manifest["suite"] != {"name": SUITE, "version": SUITE_VERSION}:
         raise InputError(f'manifest.suite must be {{"name": "{SUITE}", "version": "{SUITE_VERSION}"}}; export the agent anew.')
+    _check_name(manifest["agent"]["name"])
     if not 1 <= len(manifest["agent"]["authors"]) <= MAX_AUTHORS:
         raise InputError(f"manifest.agent.authors must name 1 to {MAX_AUTHORS} authors.")
     for k, author in enumerate(manifest["agent"]["authors"]):

@@ -11,11 +11,11 @@ from matchgym.leaderboards.artefact import MANIFEST, Artefact, read_artefact
 from matchgym.leaderboards.entrants import baselines
 from matchgym.leaderboards.families import FamilyTask
 from matchgym.leaderboards.running import Bar, no_bar
-from matchgym.leaderboards.season import archive, close_season, latest, open_season, season_tasks, seasons
+from matchgym.leaderboards.season import Season, archive, close_season, latest, open_season, season_tasks, seasons
 from matchgym.leaderboards.site import publish
 from matchgym.leaderboards.store import FolderStore, Record
-from matchgym.leaderboards.submission import submit, submit_baselines, verify_leaders
-from matchgym.leaderboards.tasks import TASKS, Task, find_family, find_task
+from matchgym.leaderboards.submission import due_entries, submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.tasks import TASKS, TASKS_LISTED, Task, find_family, find_task
 from matchgym.leaderboards.verification import replay
 
 DEFAULT_SEASON = "season-1"
@@ -38,11 +38,18 @@ def build_board(
     is_quick : whether a season that is opened has tasks at a fraction of their length; an open one must be of the same kind.
     """
     store = FolderStore(out)
+    with store.writing():
+        return _build(store, tasks, agents, is_quick, bar, jobs)
+
+
+def _build(store: FolderStore, tasks: Sequence[Task], agents: Sequence[Path], is_quick: bool, bar: Bar, jobs: int) -> Record:
     known = seasons(store.records())
     season = known[-1] if known else open_season(store, DEFAULT_SEASON, is_quick)
     if season.is_quick != is_quick:
         kinds = ("full", "quick") if is_quick else ("quick", "full")
-        raise InputError(f"{out} holds a {kinds[0]} board, which a {kinds[1]} one must not replace; give another --out.")
+        raise InputError(
+            f"{store.folder} holds a {kinds[0]} board, which a {kinds[1]} one must not replace; give another --out."
+        )
     folders = find_agents(agents)
     submit_baselines(baselines(tasks), store, tasks, bar, jobs)
     with tempfile.TemporaryDirectory() as name:
@@ -93,9 +100,37 @@ def submit_artefacts(
 ) -> Record:
     """Submit artefacts to the open season of a folder, all or, if one is refused, none; returns the board."""
     store = FolderStore(out)
-    submit(artefacts, store, tasks, is_jailed=is_jailed, bar=bar, jobs=jobs)
-    verify_leaders(store, tasks, is_jailed, bar, jobs)
-    return publish(store, tasks)
+    with store.writing():
+        submit(artefacts, store, tasks, is_jailed=is_jailed, bar=bar, jobs=jobs)
+        verify_leaders(store, tasks, is_jailed, bar, jobs)
+        return publish(store, tasks)
+
+
+def open_board(out: Path, name: str, is_quick: bool = False) -> Season:
+    """Open a season in a folder."""
+    store = FolderStore(out)
+    with store.writing():
+        return open_season(store, name, is_quick)
+
+
+def close_board(out: Path, tasks: Sequence[Task] = TASKS) -> Season:
+    """Close the season of a folder and write its pages; InputError while an entry has neither a row nor a refusal."""
+    store = FolderStore(out)
+    with store.writing():
+        return _close(store, tasks)
+
+
+def _close(store: FolderStore, tasks: Sequence[Task]) -> Season:
+    left = due_entries(store, tasks) if latest(store).is_open else []
+    if left:
+        names = {record["body"].get("artefact"): record["body"].get("name") for record in store.records()}
+        raise InputError(
+            f"{len(left)} entries are not measured yet, such as {shorten(names[left[0].artefact])} on "
+            f"{left[0].file.task.name}; submit the same artefacts again to finish them."
+        )
+    season = close_season(store)
+    publish(store, tasks)
+    return season
 
 
 def new_season(out: Path, name: str, tasks: Sequence[Task] = TASKS, bar: Bar = no_bar, jobs: int = 1) -> Record:
@@ -104,15 +139,15 @@ def new_season(out: Path, name: str, tasks: Sequence[Task] = TASKS, bar: Bar = n
     The same call goes on where it was interrupted.
     """
     store = FolderStore(out)
-    known = seasons(store.records())
-    if not known or known[-1].name != name:
-        if known:
-            if known[-1].is_open:
-                close_season(store)
-                publish(store, tasks)
-            archive(store, known[-1])
-        open_season(store, name)
-    return build_board(out, tasks, bar=bar, jobs=jobs)
+    with store.writing():
+        known = seasons(store.records())
+        if not known or known[-1].name != name:
+            if known:
+                if known[-1].is_open:
+                    _close(store, tasks)
+                archive(store, known[-1])
+            open_season(store, name)
+        return _build(store, tasks, (), False, bar, jobs)
 
 
 def find_artefacts(folders: Sequence[Path]) -> list[Path]:
@@ -159,7 +194,7 @@ def replay_rows(
     season = latest(store)
     known = season_tasks(season, store, tasks)
     if task_name not in known:
-        raise unknown("task", task_name, known)
+        raise unknown("task", task_name, known, TASKS_LISTED)
     mine = [record["body"] for record in store.records() if record["body"].get("season") == season.name]
     names = {body["artefact"]: body["name"] for body in mine if "name" in body}
     chosen = [key for key in names if key.startswith(digest)] if len(digest) >= 8 else []

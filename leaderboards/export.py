@@ -77,8 +77,8 @@ def export_agents(
             "algorithm": ", ".join(sorted(algorithms)),
             "library": ", ".join(libraries),
             "library_version": ", ".join(version(library) for library in libraries),
-            "training_steps": sum(int(agent.config["timesteps"]) for agent in agents),
-            "wall_s": sum(training_seconds(agent.folder) for agent in agents),
+            "training_steps": sum(int(final_of(agent.folder)["timesteps"]) for agent in agents),
+            "wall_s": sum(float(final_of(agent.folder)["seconds"]) for agent in agents),
             "hardware": f"{platform.system()} {platform.machine()}",
             "train_seed": int(seeds.pop()),
         },
@@ -137,10 +137,10 @@ class _Trained:
         ]
 
 
-def training_seconds(folder: Path) -> float:
-    """Wall time of the training, from its learning curve."""
+def final_of(folder: Path) -> dict[str, Any]:
+    """The end of a training's learning curve: environment steps, wall time and objective."""
     try:
-        return float(json.loads((folder / "curve.json").read_text())["final"]["seconds"])
+        return dict(json.loads((folder / "curve.json").read_text())["final"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{shorten(str(folder))} lacks a readable curve.json; give a folder written by train.") from None
 

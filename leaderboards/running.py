@@ -17,6 +17,7 @@ import numpy as np
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards.artefact import File, load_policy, release
 from matchgym.leaderboards.board import BASELINE
+from matchgym.leaderboards.jail import JailError
 from matchgym.leaderboards.measuring import Progress, Values, bound_task, certified_values, is_unstable, measure
 from matchgym.leaderboards.probes import decisions
 from matchgym.leaderboards.rehearsal import rehearse
@@ -26,6 +27,8 @@ from matchgym.leaderboards.task import Task
 
 Bar = Callable[[str], AbstractContextManager[Callable[[float], None]]]  # as matchgym.cli.output.progress_bar
 Finding = tuple[str, Record]  # kind and body of a record
+ATTEMPTS = 3  # of a measurement that fails in the jail
+FRESH = "under fresh seeds: "  # how the reason begins if it was refused there
 
 
 def no_bar(label: str) -> AbstractContextManager[Callable[[float], None]]:
@@ -128,9 +131,23 @@ def bound_job(task: Task, season: str, store: Store, seed: int) -> Finding:
 
 
 def run_job(job: Job, progress: Progress | None = None) -> Finding:
-    """Measure an entry; a policy that cannot play is refused, with the reason."""
+    """Measure an entry; a policy that cannot play is refused, with the reason.
+
+    What fails in its jail, where memory and time depend on what else the machine does, is tried ATTEMPTS times.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _try(job, progress)
+        except JailError:
+            continue
+    try:
+        return _try(job, progress)
+    except JailError as error:
+        return _refused(job, error)
+
+
+def _try(job: Job, progress: Progress | None) -> Finding:
     file, phase = job.due.file, job.due.phase
-    where = {"season": job.season, "artefact": job.due.artefact, "task": file.task.name}
     policy = None
     try:
         if file.kind == "declarative/1" and file.task.family and not job.is_ours and phase == "season":
@@ -138,12 +155,14 @@ def run_job(job: Job, progress: Progress | None = None) -> Finding:
         policy = load_policy(file, job.is_jailed)
         told = decisions(file.task, policy) if phase == "season" else None
         found = measure(file.task, policy, job.seed, job.rival, progress=progress)
+    except JailError:
+        raise
     except InputError as error:
-        return "refused", where | {"reason": refusal_of(file, error, job.is_jailed)}
+        return _refused(job, error)
     finally:
         if policy is not None:
             release(policy)
-    return "evaluated", where | {
+    return "evaluated", _where(job) | {
         "phase": phase,
         "values": found.values.tolist(),
         "batch_means_half_width": found.batch_means_half_width,
@@ -152,6 +171,20 @@ def run_job(job: Job, progress: Progress | None = None) -> Finding:
         "is_jailed": job.is_jailed and file.kind != "declarative/1",
         "decisions": told,
     }
+
+
+def _where(job: Job) -> Record:
+    return {"season": job.season, "artefact": job.due.artefact, "task": job.due.file.task.name}
+
+
+def _refused(job: Job, error: InputError) -> Finding:
+    reason = refusal_of(job.due.file, error, job.is_jailed)
+    return "refused", _where(job) | {"reason": reason if job.due.phase == "season" else FRESH + reason}
+
+
+def phase_of(body: Record) -> str:
+    """The phase of a row or of a refusal."""
+    return str(body["phase"]) if "phase" in body else "fresh" if body["reason"].startswith(FRESH) else "season"
 
 
 def refusal_of(file: File, error: InputError, is_jailed: bool = False) -> str:

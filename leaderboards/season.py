@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import matchgym
 from matchgym.envs.instance import InputError, shorten
 from matchgym.leaderboards.families import FamilyTask
-from matchgym.leaderboards.store import Record, Store
+from matchgym.leaderboards.store import CERTIFICATES, Record, Store
 from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
 
 PHASES = ("season", "fresh")
@@ -100,6 +100,8 @@ def open_season(store: Store, name: str, is_quick: bool = False, secret: bytes |
     """Commit to a secret; by default fresh random bytes."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,39}", name):
         raise InputError(f"a season's name has up to 40 of a-z, 0-9, . and -, unlike {shorten(name)}.")
+    if name == CERTIFICATES:
+        raise InputError(f"a season cannot be named {name}, as a folder beside its secret is; choose another name.")
     known = seasons(store.records())
     if any(season.is_open for season in known):
         raise InputError(f"season {known[-1].name} is still open; close it first.")

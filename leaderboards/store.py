@@ -14,7 +14,9 @@ import json
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +28,7 @@ RECORDS, BOARD, BLOBS, CERTIFICATES, SECRETS = "records.jsonl", "board.json", "b
 MAX_CERTIFICATE_BYTES = 2_000_000  # a larger certificate is published by its digest only and found anew
 RESULTS = Path(__file__).parent / "results"  # what the project publishes
 GENESIS = "0" * 64
+WHEN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 Record = dict[str, Any]
 
@@ -83,6 +86,9 @@ class Store(Protocol):
     def certificate(self, digest: str) -> Any:
         """The certificate with that sha256, or None if it is not kept; InputError if it is altered."""
 
+    def writing(self) -> AbstractContextManager[None]:
+        """For the time in which records are appended: nobody else does; InputError if somebody does already."""
+
     def without_records(self) -> "Store":
         """The same store for another process, which appends nothing."""
 
@@ -94,7 +100,7 @@ class Store(Protocol):
 
 
 class FolderStore:
-    """A store in one folder, for one writer at a time."""
+    """A store in one folder, for one writer at a time: whoever appends does so within `writing`."""
 
     def __init__(self, folder: Path, now: Callable[[], str] = utc_now) -> None:
         self.folder, self.now = folder, now
@@ -113,7 +119,8 @@ class FolderStore:
         path = self.folder / RECORDS
         before = self.records()
         previous = before[-1]["sha256"] if before else GENESIS
-        record = {"n": len(before), "kind": kind, "at": self.now(), "body": body, "previous": previous}
+        at = max(self.now(), before[-1]["at"] if before else "")  # clocks are set back at times
+        record = {"n": len(before), "kind": kind, "at": at, "body": body, "previous": previous}
         record["sha256"] = sha256(canonical(record))
         path.parent.mkdir(parents=True, exist_ok=True)
         line = canonical(record)
@@ -123,6 +130,31 @@ class FolderStore:
             os.fsync(file.fileno())
         self._seen = (path.stat().st_size, path.stat().st_mtime_ns), [*before, json.loads(line)]
         return record
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from writing here; InputError if one does. A record not written to its end is dropped."""
+        import fcntl  # a module of POSIX systems
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"another process is writing to {shorten_path(self.folder)}; wait until it is done.") from None
+            self._drop_torn_record()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _drop_torn_record(self) -> None:
+        path = self.folder / RECORDS
+        data = path.read_bytes() if path.exists() else b""
+        if data and not data.endswith(b"\n"):
+            whole = data[: data.rfind(b"\n") + 1]
+            warnings.warn(f"{RECORDS} ended within a record, which is dropped: its writing was interrupted.", stacklevel=3)
+            write_whole(path, whole)
 
     def put_blob(self, data: bytes) -> str:
         digest = sha256(data)
@@ -170,6 +202,7 @@ class FolderStore:
     def put_secret(self, season: str, secret: bytes) -> None:
         path = self.folder / SECRETS / season
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)  # left by a season that never came to be recorded
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w") as file:
             file.write(secret.hex())
@@ -188,16 +221,20 @@ def check_chain(text: str) -> Iterator[Record]:
     lines = text.split("\n")
     if lines.pop() != "":
         raise InputError(f"{RECORDS} ends within a record.")
-    previous = GENESIS
+    previous, at = GENESIS, ""
     for n, line in enumerate(lines):
         record = parse(line, f"record {n}")
         if not isinstance(record, dict) or set(record) != {"n", "kind", "at", "body", "previous", "sha256"}:
             raise InputError(f"record {n} is none.")
+        if not isinstance(record["body"], dict) or not isinstance(record["at"], str) or not WHEN.fullmatch(record["at"]):
+            raise InputError(f"record {n} has a body or a time that is none.")
+        if record["at"] < at:
+            raise InputError(f"record {n} is older than the one before it.")
         bare = {key: value for key, value in record.items() if key != "sha256"}
         is_sound = canonical(record) == line and record["n"] == n and record["previous"] == previous
         if not is_sound or record["sha256"] != sha256(canonical(bare)):
             raise InputError(f"record {n} has been altered or does not follow the one before; the chain is broken there.")
-        previous = record["sha256"]
+        previous, at = record["sha256"], record["at"]
         yield record
 
 
@@ -226,12 +263,19 @@ def _integer(digits: str) -> int:
     return number
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
 def parse(text: str, what: str) -> Any:
     """JSON values of a text; InputError if there are none."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
-    except (OverflowError, RecursionError, ValueError):
-        raise InputError(f"{what} is not JSON; build the board anew.") from None
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, object_pairs_hook=_object)
+    except (OverflowError, RecursionError, ValueError) as error:
+        raise InputError(f"{what} is not JSON ({str(error)[:80]}).") from None
 
 
 def read_json(path: Path) -> Any:

@@ -4,7 +4,7 @@ Kinds of records, besides those of seasons:
 
     bounded     the bounds of a task in a season, and whether each certificate is kept
     submitted   an artefact came in: its sha256, the agent's name, and its kind (baseline, optimum, informed or agent)
-    refused     an entry of an artefact cannot play its task, and why
+    refused     an entry of an artefact cannot play its task, and why (for fresh seeds, the reason says so)
     evaluated   the values of an entry's replications under the seeds of a phase, see `season`; with the season's seeds also
                 what it decides at the probes, see `probes`
 
@@ -24,9 +24,9 @@ from matchgym.leaderboards.artefact import (
 )
 from matchgym.leaderboards.board import BASELINE, assemble, leaders
 from matchgym.leaderboards.rehearsal import rehearse
-from matchgym.leaderboards.running import Bar, Due, is_phase, no_bar, run_due
+from matchgym.leaderboards.running import Bar, Due, no_bar, phase_of, run_due, season_record
 from matchgym.leaderboards.season import Season, latest, season_tasks
-from matchgym.leaderboards.store import Record, Store
+from matchgym.leaderboards.store import Record, Store, canonical
 from matchgym.leaderboards.tasks import TASKS, Task
 
 
@@ -58,18 +58,22 @@ def submit(
     is_jailed : whether networks run in a jail; the records say which.
     jobs : processes that measure.
 
-    Raises InputError, before anything is recorded, if the season is closed, if an artefact or one with the same files came in
-    before, or if the gate refuses one of the files.
+    What came in before and has not been measured on all its tasks is taken up. Raises InputError, before anything is recorded,
+    if the season is closed, if an artefact or one with the same files came in before, if the baselines of one of its tasks have
+    not, or if the gate refuses one of the files.
     """
     season, before = latest(store), store.records()
     if not season.is_open:
         raise InputError(f"season {season.name} is closed; open another with: matchgym leaderboard season NAME.")
     known = Known(store, season, tasks)
-    for artefact in artefacts:
+    begun = {each.artefact for each in due_entries(store, tasks)}
+    new = [artefact for artefact in artefacts if artefact.sha256 not in begun]
+    for artefact in new:
         known.add(artefact)
         if not is_ours:  # baselines say themselves which instances they cannot play
+            _check_company(artefact, before, season)
             pass_gate(artefact, is_jailed)
-    for artefact in artefacts:
+    for artefact in new:
         store.put_blob(artefact.manifest)
         for file in artefact.entries:
             store.put_blob(file.data)
@@ -78,6 +82,16 @@ def submit(
         store.append("submitted", body | {"kind": kind_of(artefact, is_ours), "method": method})
     finish(store, tasks, is_jailed, bar, jobs)
     return store.records()[len(before) :]
+
+
+def _check_company(artefact: Artefact, records: Sequence[Record], season: Season) -> None:
+    """InputError if one of the artefact's tasks has no baselines in the season, from which scores count."""
+    for file in artefact.entries:
+        if not season_record(records, season, file.task)["has_anchor"]:
+            raise InputError(
+                f"this board has no baselines on task {file.task.name}; build it with: matchgym leaderboard build --task "
+                f"{file.task.name}."
+            )
 
 
 def pass_gate(artefact: Artefact, is_jailed: bool) -> None:
@@ -98,22 +112,27 @@ def finish(store: Store, tasks: Sequence[Task] = TASKS, is_jailed: bool = True, 
 
     Records come whole, one per entry, so that an interrupted evaluation is taken up here and never counted twice.
     """
+    run_due(due_entries(store, tasks), latest(store), store, is_jailed, bar, jobs)
+
+
+def due_entries(store: Store, tasks: Sequence[Task] = TASKS) -> list[Due]:
+    """The entries of the last season that have neither a row nor a refusal, by task and then oldest first."""
     season = latest(store)
     known = season_tasks(season, store, tasks)
     mine = [record for record in store.records() if record["body"].get("season") == season.name]
-    done = {_key(record) for record in mine if record["kind"] == "refused" or is_phase(record, "season")}
+    done = {_key(record) for record in mine if record["kind"] in ("evaluated", "refused")}
     due = [
         Due(file.on(known[file.task.name]), digest, "season")
         for digest in (record["body"]["artefact"] for record in mine if record["kind"] == "submitted")
         for file in stored_artefact(store, digest, tasks).entries
-        if (digest, file.task.name) not in done
+        if (digest, file.task.name, "season") not in done
     ]
     places = {name: k for k, name in enumerate(known)}
-    run_due(sorted(due, key=lambda each: places[each.file.task.name]), season, store, is_jailed, bar, jobs)
+    return sorted(due, key=lambda each: places[each.file.task.name])
 
 
-def _key(record: Record) -> tuple[str, str]:
-    return record["body"]["artefact"], record["body"]["task"]
+def _key(record: Record) -> tuple[str, str, str]:
+    return record["body"]["artefact"], record["body"]["task"], phase_of(record["body"])
 
 
 class Known:
@@ -129,10 +148,7 @@ class Known:
     def add(self, artefact: Artefact) -> None:
         """Take note of an artefact; InputError if it, or one with all its files, is known."""
         if artefact.sha256 in self.digests:
-            raise InputError(
-                f"this artefact is on the board already, as {shorten(self.digests[artefact.sha256])}; if its evaluation was "
-                "interrupted, go on with: matchgym leaderboard build."
-            )
+            raise InputError(f"this artefact is on the board already, as {shorten(self.digests[artefact.sha256])}.")
         holders = [self.files.get(key, set()) for key in self._keys(artefact)]
         if copied := set.intersection(*holders):
             name = shorten(self.digests[min(copied)])
@@ -145,7 +161,13 @@ class Known:
             self.files.setdefault(key, set()).add(artefact.sha256)
 
     def _keys(self, artefact: Artefact) -> list[tuple[str, str, bytes]]:
-        return [(file.task.name, file.action_mode, file.data) for file in artefact.entries]
+        """What an entry decides by: of a declaration, what it says, however it is written."""
+        return [
+            (file.task.name, "", canonical(parse_declaration(file.data)).encode())
+            if file.kind == "declarative/1"
+            else (file.task.name, file.action_mode, file.data)
+            for file in artefact.entries
+        ]
 
 
 def verify_leaders(
@@ -155,10 +177,11 @@ def verify_leaders(
     season = latest(store)
     known = season_tasks(season, store, tasks)
     due = []
+    mine = [record for record in store.records() if record["body"].get("season") == season.name]
+    tried = {_key(record) for record in mine if record["kind"] in ("evaluated", "refused")}
     for record in assemble(store.records(), tasks, season.name)["tasks"]:
-        measured = {row["artefact"] for row in record["rows"] if row["fresh_values"] is not None}
         for digest in leaders(record):
-            if digest not in measured:
+            if (digest, record["name"], "fresh") not in tried:
                 entries = stored_artefact(store, digest, tasks).entries
                 file = next(each for each in entries if each.task.name == record["name"])
                 due.append(Due(file.on(known[record["name"]]), digest, "fresh"))

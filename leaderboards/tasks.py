@@ -504,17 +504,20 @@ FIXED_TASKS = (
 TASKS: tuple[Task, ...] = (*FIXED_TASKS, *MEMBER_TASKS)
 
 
+TASKS_LISTED = "tasks.html of the leaderboard lists them"
+
+
 def find_task(name: str, tasks: Sequence[Task] = TASKS) -> Task:
     """The task of that name; InputError for an unknown one."""
     for task in tasks:
         if task.name == name:
             return task
-    raise unknown("task", name, [task.name for task in tasks])
+    raise unknown("task", name, [task.name for task in tasks], TASKS_LISTED)
 
 
 def find_family(name: str, tasks: Sequence[Task] = TASKS) -> list[Task]:
     """The tasks of the family of that name; InputError for an unknown one."""
     found = [task for task in tasks if name and task.family == name]
     if not found:
-        raise unknown("family", name, dict.fromkeys(task.family for task in tasks if task.family))
+        raise unknown("family", name, dict.fromkeys(task.family for task in tasks if task.family), TASKS_LISTED)
     return found

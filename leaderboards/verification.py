@@ -24,14 +24,24 @@ from matchgym.bounds.rational import round_down, round_up
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards import jail
 from matchgym.leaderboards.artefact import load_policy, release, stored_artefact, task_policies
-from matchgym.leaderboards.board import assemble
+from matchgym.leaderboards.board import assemble, leaders
 from matchgym.leaderboards.entrants import baseline
 from matchgym.leaderboards.measuring import certified_values, exact_kind, find_optimum, is_unstable, measure
 from matchgym.leaderboards.probes import decisions
-from matchgym.leaderboards.running import Bar, no_bar, refusal_of
+from matchgym.leaderboards.running import Bar, no_bar, phase_of, refusal_of
 from matchgym.leaderboards.season import PHASES, Season, season_tasks, seasons, seed_of
 from matchgym.leaderboards.site import files_of
-from matchgym.leaderboards.store import BLOBS, CERTIFICATES, FolderStore, Record, canonical, certificate_path, parse, sha256
+from matchgym.leaderboards.store import (
+    BLOBS,
+    CERTIFICATES,
+    SECRETS,
+    FolderStore,
+    Record,
+    canonical,
+    certificate_path,
+    parse,
+    sha256,
+)
 from matchgym.leaderboards.submission import kind_of
 from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
 
@@ -142,6 +152,7 @@ class _Checks:
         if not listed <= self.tasks.keys():
             self.wrong(f"there are no tasks {', '.join(sorted(map(repr, listed - self.tasks.keys())))} in this suite.")
             return
+        self.order()
         self.artefacts()
         bounded = [body["task"] for body in self.of("bounded")]
         if len(bounded) != len(set(bounded)):
@@ -150,6 +161,19 @@ class _Checks:
             self.bounds(body)
         self.rows()
         self.replays(replays, digest)
+
+    def order(self) -> None:
+        """A season's records lie between its opening and its closing, and an artefact comes in before it is measured."""
+        kinds = [record["kind"] for record in self.records]
+        last = kinds.index("season-closed") if "season-closed" in kinds else len(kinds)
+        if kinds[0] != "season-opened" or any(kind != "season-archived" for kind in kinds[last + 1 :]):
+            self.wrong("there are records before its opening or after its closing.")
+        come: set[str] = set()
+        for record in self.records:
+            if record["kind"] == "submitted":
+                come.add(record["body"]["artefact"])
+            elif record["kind"] in ("evaluated", "refused") and record["body"]["artefact"] not in come:
+                self.wrong(f"record {record['n']} is of an artefact that has not come in yet.")
 
     def artefacts(self) -> None:
         submitted = self.of("submitted")
@@ -241,7 +265,7 @@ class _Checks:
         seen: set[tuple[str, str, str]] = set()
         for body in (*self.of("evaluated"), *self.of("refused")):
             task = self.tasks[body["task"]]
-            key = (body["artefact"], body["task"], body.get("phase", PHASES[0]))
+            key = (body["artefact"], body["task"], phase_of(body))
             entries = stored_artefact(self.store, body["artefact"], tuple(self.tasks.values())).entries
             if key in seen or body["artefact"] not in submitted or task.name not in {file.task.name for file in entries}:
                 self.wrong(f"task {task.name}: a row stands twice, or was not entered.")
@@ -250,9 +274,13 @@ class _Checks:
                 values = np.array(body["values"], float)
                 if body["phase"] not in PHASES or values.shape not in {(look,) for look in task.looks}:
                     self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} has values of no look.")
+                if (body["decisions"] is None) != (body["phase"] != PHASES[0]):
+                    self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} lacks its decisions at the probes.")
                 self.report.rows += 1
             elif submitted[body["artefact"]]["kind"] != "agent" and self.refusal(body) != body["reason"]:
                 self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} is not refused for the stated reason.")
+        if self.season.revealed is not None:
+            self.complete(submitted, seen)
         ours = {
             (body["name"], task) for body in submitted.values() if body["kind"] != "agent" for task in self.played(body, seen)
         }
@@ -260,6 +288,18 @@ class _Checks:
             for name in task_policies(task):
                 if (name, task.name) not in ours:
                     self.wrong(f"task {task.name}: baseline {name} is neither on the board nor refused.")
+
+    def complete(self, submitted: dict[str, Record], seen: set[tuple[str, str, str]]) -> None:
+        """Nothing that came in is left out of a closed season, and its leaders were measured on fresh seeds."""
+        tasks = tuple(self.tasks.values())
+        for artefact, body in submitted.items():
+            for file in stored_artefact(self.store, artefact, tasks).entries:
+                if (artefact, file.task.name, PHASES[0]) not in seen:
+                    self.wrong(f"task {file.task.name}: {body['name']} was entered, and has neither a row nor a refusal.")
+        for record in assemble(self.store.records(), tasks, self.season.name)["tasks"]:
+            for artefact in leaders(record):
+                if (artefact, record["name"], PHASES[1]) not in seen:
+                    self.wrong(f"task {record['name']}: {submitted[artefact]['name']} leads, and has no row under fresh seeds.")
 
     def played(self, body: Record, seen: set[tuple[str, str, str]]) -> list[str]:
         """The tasks on which an artefact has a row or a refusal."""
@@ -368,11 +408,12 @@ def _verify_files(out: Path, records: Sequence[Record], known: Sequence[Season],
         return
     named = {f"{BLOBS}/{digest}" for digest in blobs}
     named |= {f"{CERTIFICATES}/{certificate_path(out, digest).name}" for digest in certificates}
-    expected = set(wanted) | named | {"records.jsonl", "__init__.py"}
+    expected = set(wanted) | named | {"records.jsonl"}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        is_apart = name.startswith((".secrets", "__pycache__"))
-        if path.is_file() and not is_apart and name not in expected:
+        is_apart = path.relative_to(out).parts[0] in (SECRETS, "__pycache__")
+        is_marker = name == "__init__.py" and not path.read_bytes()
+        if path.is_symlink() or (path.is_file() and not is_apart and not is_marker and name not in expected):
             report.problems.append(f"{name} belongs to no record.")
 
 

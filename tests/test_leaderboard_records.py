@@ -19,7 +19,7 @@ from matchgym.envs.instance import InputError
 from matchgym.leaderboards import measuring
 from matchgym.leaderboards.artefact import read_artefact, stored_artefact
 from matchgym.leaderboards.board import assemble, leaders
-from matchgym.leaderboards.building import build_board, find_agents, replay_rows, submit_artefacts
+from matchgym.leaderboards.building import build_board, close_board, find_agents, replay_rows, submit_artefacts
 from matchgym.leaderboards.entrants import baselines
 from matchgym.leaderboards.measuring import measure
 from matchgym.leaderboards.readme import board_table, updated
@@ -165,7 +165,7 @@ def entry(name="tiny-demo", **more):
 
 
 def test_strangers_come_through_the_same_door(copied, tmp_path) -> None:
-    data = b'{"policy": "drawn-neighbours", "parameters": {} }'
+    data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.1}}'
     folder = write_artefact(tmp_path / "a", data=data, entry=entry(), agent={"name": "mine"})
     board = submit_artefacts(copied, [read_artefact(folder, TINY)], tasks=TINY)
     (row,) = [row for row in board["tasks"][1]["rows"] if row["name"] == "mine"]
@@ -181,8 +181,13 @@ def test_copies_are_refused_and_twins_are_marked(copied, tmp_path) -> None:
     sybil = read_artefact(write_artefact(tmp_path / "a", data=same, entry=entry(), agent={"name": "sybil"}), TINY)
     with pytest.raises(InputError, match="files are those of 'greedy'"):
         submit_artefacts(copied, [sybil], tasks=TINY)
-    blank = read_artefact(write_artefact(tmp_path / "b", data=same + b"\n", entry=entry(), agent={"name": "zz"}), TINY)
-    board = submit_artefacts(copied, [blank], tasks=TINY)
+    for data, mode in ((same + b"\n", "greedy"), (same, "sample")):  # written otherwise, it says the same
+        other = write_artefact(tmp_path / "b", data=data, entry=entry() | {"action_mode": mode}, agent={"name": "zz"})
+        with pytest.raises(InputError, match="files are those of 'greedy'"):
+            submit_artefacts(copied, [read_artefact(other, TINY)], tasks=TINY)
+    data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.0}}'
+    twin = read_artefact(write_artefact(tmp_path / "c", data=data, entry=entry(), agent={"name": "zz"}), TINY)
+    board = submit_artefacts(copied, [twin], tasks=TINY)
     (row,) = [row for row in board["tasks"][1]["rows"] if row["name"] == "zz"]
     assert row["same_as"] == "greedy"
 
@@ -205,7 +210,7 @@ def test_a_row_above_the_bound_is_an_alarm_and_no_leader(copied, tmp_path, monke
 
     honest = measuring.evaluate
     monkeypatch.setattr(measuring, "evaluate", generous)
-    data = b'{"policy": "greedy", "parameters": {}}  '
+    data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.0}}'
     cheat = read_artefact(write_artefact(tmp_path / "a", data=data, entry=entry(), agent={"name": "cheat"}), TINY)
     board = submit_artefacts(copied, [cheat], tasks=TINY)
     row = board["tasks"][1]["rows"][0]
@@ -378,7 +383,7 @@ def test_files_that_belong_to_no_record_are_found(copied) -> None:
 
 def test_the_commands(copied, tmp_path, monkeypatch) -> None:
     run = CliRunner().invoke
-    for function in (verify_board, assemble, publish, submit_artefacts, replay_rows):
+    for function in (verify_board, assemble, close_board, submit_artefacts, replay_rows):
         names = function.__defaults__
         monkeypatch.setattr(function, "__defaults__", tuple(TINY if each is TASKS else each for each in names))
     result = run(leaderboard, ["verify", "--out", str(copied), "--rows", "0", "--json"])
