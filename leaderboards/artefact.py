@@ -33,6 +33,7 @@ MANIFEST, SCHEMA_VERSION, SUITE = "manifest.json", 1, "matchgym"
 KINDS = ("onnx-mlp/1", "declarative/1")
 MODES = ("greedy", "sample")
 MAX_ENTRIES, MAX_AUTHORS, MAX_TEXT, MAX_FILE_BYTES = 100, 50, 2_000, 4 * 2**20
+FILLERS = "\u115f\u1160"  # letters that nobody sees
 MAX_NAME, MAX_MARKS = 80, 2  # characters of an agent's name, and marks above and below one of them
 # Options of an environment that an entry may choose: how a decision is expressed, not what is known or how it is rewarded.
 FREE_OPTIONS = ("action", "levels", "pools", "admission")
@@ -133,7 +134,8 @@ def _check(place: str, value: Any, wanted: Any) -> None:
 
 def _check_name(name: str) -> None:
     """A name that can be read and told from others in a table."""
-    if len(name) > MAX_NAME or name != name.strip() or not name.isprintable() or not any(each.isalnum() for each in name):
+    seen = [each for each in unicodedata.normalize("NFKC", name) if each.isalnum() and each not in FILLERS]
+    if len(name) > MAX_NAME or name != name.strip() or not name.isprintable() or not seen:
         raise InputError(
             f"manifest.agent.name must have 1 to {MAX_NAME} characters, a letter or digit among them and no blank at its ends."
         )

@@ -45,6 +45,22 @@ def test_scores_in_the_jail_are_those_outside(name):
             assert np.allclose(jailed_network.run(x), plain.run(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("n_inputs", "width"), [(50, 64), (200, 64), (10, 128), (600, 8)])
+def test_large_products_break_no_rule(n_inputs, width):
+    """The linear algebra takes memory of its own for them, by calls that small ones do not need."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.normal(size=(n_inputs, width)).astype(np.float32),
+        "v": rng.normal(size=(width, 3)).astype(np.float32),
+    }
+    layers = (Layer("MatMul", ("x", "w"), "h", {}), Layer("Tanh", ("h",), "g", {}), Layer("MatMul", ("g", "v"), "y", {}))
+    plain = Network(n_inputs, 3, "x", "y", constants, layers)
+    with JailedNetwork(plain) as jailed_network:
+        for rows in (16, 64, 256, 1024):
+            x = rng.normal(size=(rows, n_inputs)).astype(np.float32)
+            assert np.allclose(jailed_network.run(x), plain.run(x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_jailed_network_plays_a_task(tmp_path):
     pytest.importorskip("onnx")
     from boards import write_artefact
