@@ -66,7 +66,8 @@ def assemble(records: Sequence[Record], tasks: Sequence[Task] = TASKS, season: s
     found = [_task(task.quick() if chosen.is_quick else task, bodies, submitted) for task in tasks]
     board_tasks = [each for each in found if each is not None]
     near = _alike(submitted, bodies["evaluated"])
-    for row in (row for task in board_tasks for row in task["rows"]):
+    tracks = track_rows(board_tasks)
+    for row in (row for table in (*board_tasks, *tracks) for row in table["rows"]):
         others = [submitted[each["artefact"]]["name"] for each in near.get(row["artefact"], [])]
         row["alike"] = others[0] if others else None
     return {
@@ -78,8 +79,8 @@ def assemble(records: Sequence[Record], tasks: Sequence[Task] = TASKS, season: s
         "records": len(records),
         "head": records[-1]["sha256"],
         "tasks": board_tasks,
-        "tracks": track_rows(board_tasks),
-        "methods": method_rows(board_tasks, {body["artefact"]: body for body in bodies["submitted"]}),
+        "tracks": tracks,
+        "methods": method_rows(board_tasks, {body["artefact"]: body for body in bodies["submitted"]}, near),
         "entries": [
             {key: body[key] for key in ("artefact", "name", "kind", "method")} | {"alike": near.get(body["artefact"], [])}
             for body in submitted.values()

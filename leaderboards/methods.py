@@ -36,22 +36,29 @@ def _trimmed(table: NDArray[np.float64]) -> NDArray[np.float64]:
     return means
 
 
-def method_rows(tasks: Sequence[Record], submitted: Mapping[str, Record]) -> list[Record]:
-    """Methods, by name, best first: agents of one name and algorithm that were trained with different seeds."""
-    groups: dict[tuple[str, str], dict[int, str]] = {}
-    for artefact, body in submitted.items():
-        if body["kind"] == "agent" and body["method"]["training_steps"] > 0:
-            runs = groups.setdefault((body["name"], body["method"]["algorithm"]), {})
-            runs.setdefault(body["method"]["train_seed"], artefact)
+def method_rows(
+    tasks: Sequence[Record], submitted: Mapping[str, Record], near: Mapping[str, Sequence[Record]] | None = None
+) -> list[Record]:
+    """Methods, by name, best first: agents of one name, algorithm and set of tasks that were trained with different seeds.
+
+    `near` has for each agent what came in before and decides alike; runs that decide as another's entry are counted.
+    """
     tables = {task["name"]: {row["artefact"]: row["score"] for row in task["rows"] if row["score"]} for task in tasks}
+    groups: dict[tuple[str, str, tuple[str, ...]], dict[int, str]] = {}
+    for artefact, body in submitted.items():
+        played = tuple(task for task, table in tables.items() if artefact in table)
+        if body["kind"] == "agent" and body["method"]["training_steps"] > 0 and played:
+            runs = groups.setdefault((body["name"], body["method"]["algorithm"], played), {})
+            runs.setdefault(body["method"]["train_seed"], artefact)
     rows = []
-    for (name, algorithm), seeds in groups.items():
+    for (name, algorithm, played), seeds in groups.items():
         artefacts = list(seeds.values())
-        shared = [task for task, table in tables.items() if all(each in table for each in artefacts)]
-        if len(artefacts) < LEAST_RUNS or not shared:
+        if len(artefacts) < LEAST_RUNS:
             continue
-        scores = np.array([[tables[task][each]["mean"] for task in shared] for each in artefacts])
+        scores = np.array([[tables[task][each]["mean"] for task in played] for each in artefacts])
         mean, low, high = method_interval(scores)
         score = {"mean": significant(mean), "low": significant(low), "high": significant(high)}
-        rows.append({"name": name, "algorithm": algorithm, "runs": len(artefacts), "tasks": shared, "score": score})
-    return sorted(rows, key=lambda row: (-row["score"]["mean"], row["name"]))
+        found = {"name": name, "algorithm": algorithm, "runs": len(artefacts), "tasks": list(played), "score": score}
+        others = [[other for other in (near or {}).get(each, ()) if other["artefact"] not in artefacts] for each in artefacts]
+        rows.append({**found, "copies": sum(map(bool, others))})
+    return sorted(rows, key=lambda row: (-row["score"]["mean"], row["name"], row["tasks"]))

@@ -64,9 +64,10 @@ def aggregate_table(track: Record) -> str:
         lines = []
         for k, row in enumerate(group):
             first = f'<th scope="rowgroup" class="tier" rowspan="{len(group)}">{tier}</th>' if k == 0 else ""
-            unstable = "<small>unstable on a task</small>" if row["is_unstable"] else ""
+            notes = "<small>unstable on a task</small>" if row["is_unstable"] else ""
+            notes += "" if row["alike"] is None else f"<small>decides nearly as {text(row['alike'])}</small>"
             lines.append(
-                f'<tr>{first}<th scope="row">{entry_link(row)}{unstable}</th>'
+                f'<tr>{first}<th scope="row">{entry_link(row)}{notes}</th>'
                 f'<td class="number">{score_text(row["score"])}</td><td class="number">{ranks_text(row["ranks"])}</td>'
                 f'<td class="chart">{bar(row, PLAIN_SCALE, score_text(row["score"]))}</td>'
                 f'<td class="number">{_plain(row["worst"])}</td>'
@@ -104,7 +105,7 @@ def _methods(methods: Sequence[Record]) -> str:
             "seeds, are submitted. Below, each row is one policy.</p></section>"
         )
     lines = "".join(
-        f'<tr><th scope="row">{text(row["name"])}<small>{text(row["algorithm"])}</small></th>'
+        f'<tr><th scope="row">{text(row["name"])}<small>{text(row["algorithm"])}</small>{_copies(row)}</th>'
         f'<td class="number">{score_text(row["score"])}</td><td class="number">{row["runs"]}</td>'
         f'<td class="names">{", ".join(map(text, row["tasks"]))}</td></tr>'
         for row in methods
@@ -145,6 +146,10 @@ def task_section(task: Record) -> str:
         f'<a href="tasks.html#{name}">Instance, bound and certificate.</a></p>'
         f"{table(f'Policies on {name}, best first', heads, ''.join(bodies))}</section>"
     )
+
+
+def _copies(method: Record) -> str:
+    return f"<small>{method['copies']} of the runs decide nearly as another entry</small>" if method["copies"] else ""
 
 
 def _tier(tier: int, rows: Sequence[Record], task: Record) -> str:

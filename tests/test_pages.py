@@ -29,7 +29,7 @@ def site(tmp_path_factory) -> Path:
     store = FolderStore(folder / "board", noon)
     open_season(store, "one", secret=SECRET)
     submit_baselines(baselines(TINY), store, TINY)
-    data = b'{"policy": "drawn-neighbours", "parameters": {} }'
+    data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.1}}'
     texts = {"name": EVIL, "authors": [EVIL], "description": EVIL, "licence": EVIL, "url": "javascript:alert(1)", "paper": EVIL}
     method = {"algorithm": EVIL, "library": EVIL, "library_version": EVIL, "hardware": EVIL}
     artefact = write_artefact(folder / "evil", data=data, entry={"task": "tiny-demo"}, agent=texts, method=method)
