@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from matchgym.leaderboards.artefact import MANIFEST
+from matchgym.leaderboards.entrants import baselines
 from matchgym.leaderboards.network import Layer, Network
+from matchgym.leaderboards.season import open_season
 from matchgym.leaderboards.store import RECORDS, FolderStore, canonical, sha256
+from matchgym.leaderboards.submission import submit_baselines, verify_leaders
 from matchgym.leaderboards.tasks import SUITE_VERSION, Task, find_task
 
 ID = "StationaryMatching-v0"
@@ -37,6 +40,15 @@ def tiny(instance: str, seed: int) -> Task:
 
 
 TINY = (tiny("toy", 5), tiny("demo", 50))
+
+
+def board_with_baselines(folder: Path, tasks=TINY, jobs: int = 1) -> FolderStore:
+    """An open season in a folder with all baselines; the pages are not written yet."""
+    store = FolderStore(folder, noon)
+    open_season(store, "one", secret=SECRET)
+    submit_baselines(baselines(tasks), store, tasks, jobs=jobs)
+    verify_leaders(store, tasks, jobs=jobs)
+    return store
 
 
 def small_network(n_inputs: int, n_outputs: int, seed: int = 0, n_hidden: int = 8) -> Network:

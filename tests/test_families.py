@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import SECRET, TINY, noon, rechain, small_network, write_artefact
+from boards import SECRET, TINY, board_with_baselines, noon, rechain, small_network, write_artefact
 from typer.testing import CliRunner
 
 from matchgym.cli.commands import app
@@ -18,15 +18,14 @@ from matchgym.envs.instance import InputError
 from matchgym.envs.registry import ENTRIES
 from matchgym.leaderboards.artefact import load_policy, read_artefact, scores_shape
 from matchgym.leaderboards.building import chosen_tasks, instance_of
-from matchgym.leaderboards.entrants import baselines
 from matchgym.leaderboards.families import MEMBER_TASKS, MEMBERS
 from matchgym.leaderboards.measuring import measure, upper_of
 from matchgym.leaderboards.onnx_file import write_network
 from matchgym.leaderboards.practice import practise
-from matchgym.leaderboards.season import close_season, open_season, season_tasks, seasons
+from matchgym.leaderboards.season import close_season, season_tasks, seasons
 from matchgym.leaderboards.site import publish
 from matchgym.leaderboards.store import CERTIFICATES, RECORDS, SECRETS, FolderStore
-from matchgym.leaderboards.submission import submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.submission import submit, verify_leaders
 from matchgym.leaderboards.tasks import TASKS, find_family
 from matchgym.leaderboards.verification import verify_board
 
@@ -43,9 +42,7 @@ def network() -> bytes:
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory, network) -> Path:
     """An open season with all baselines and a network."""
-    store = FolderStore(tmp_path_factory.mktemp("board"), noon)
-    open_season(store, "one", secret=SECRET)
-    submit_baselines(baselines(BOARD), store, BOARD)
+    store = board_with_baselines(tmp_path_factory.mktemp("board"), BOARD)
     submit([read_artefact(entered(tmp_path_factory.mktemp("agent"), network), BOARD)], store, BOARD, is_jailed=False)
     verify_leaders(store, BOARD, is_jailed=False)
     publish(store, BOARD)

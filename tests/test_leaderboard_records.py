@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import SECRET, TINY, noon, rechain, write_artefact
+from boards import SECRET, TINY, board_with_baselines, noon, rechain, write_artefact
 from typer.testing import CliRunner
 
 from matchgym.baselines.statistics import t_interval
@@ -33,18 +33,10 @@ from matchgym.leaderboards.verification import is_of_this_version, verify_board
 ROOT = Path(__file__).parent.parent
 
 
-def build(folder: Path, tasks=TINY) -> FolderStore:
-    store = FolderStore(folder, noon)
-    open_season(store, "one", secret=SECRET)
-    submit_baselines(baselines(tasks), store, tasks)
-    verify_leaders(store, tasks)
-    return store
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """An open season with all baselines."""
-    store = build(tmp_path_factory.mktemp("board"))
+    store = board_with_baselines(tmp_path_factory.mktemp("board"))
     publish(store, TINY)
     return store.folder
 
@@ -133,7 +125,7 @@ def test_a_build_is_reproducible_but_for_measured_times(built, tmp_path) -> None
     def timeless(folder):
         return [{**record["body"], "microseconds": 0} for record in FolderStore(folder).records()]
 
-    build(tmp_path)
+    board_with_baselines(tmp_path)
     assert timeless(tmp_path) == timeless(built)
 
 

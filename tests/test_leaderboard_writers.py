@@ -8,19 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from boards import SECRET, TINY, noon, rechain, write_artefact
+from boards import SECRET, TINY, board_with_baselines, noon, rechain, write_artefact
 
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards import running
 from matchgym.leaderboards.artefact import read_artefact
 from matchgym.leaderboards.board import assemble
 from matchgym.leaderboards.building import close_board, open_board, submit_artefacts
-from matchgym.leaderboards.entrants import baselines
 from matchgym.leaderboards.jail import JailError
 from matchgym.leaderboards.season import open_season
 from matchgym.leaderboards.site import publish
 from matchgym.leaderboards.store import RECORDS, SECRETS, FolderStore
-from matchgym.leaderboards.submission import due_entries, submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.submission import due_entries, submit, verify_leaders
 from matchgym.leaderboards.verification import verify_board
 
 THRESHOLD = b'{"policy": "static-threshold", "parameters": {"threshold": 0.1}}'
@@ -29,10 +28,7 @@ THRESHOLD = b'{"policy": "static-threshold", "parameters": {"threshold": 0.1}}'
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """An open season of two small tasks with all baselines."""
-    store = FolderStore(tmp_path_factory.mktemp("board"), noon)
-    open_season(store, "one", secret=SECRET)
-    submit_baselines(baselines(TINY), store, TINY)
-    verify_leaders(store, TINY)
+    store = board_with_baselines(tmp_path_factory.mktemp("board"))
     publish(store, TINY)
     return store.folder
 

@@ -7,16 +7,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from boards import SECRET, TINY, noon, write_artefact
+from boards import TINY, board_with_baselines, write_artefact
 
 from matchgym.leaderboards.artefact import read_artefact
 from matchgym.leaderboards.board import assemble
-from matchgym.leaderboards.entrants import baselines
 from matchgym.leaderboards.markup import NAVIGATION
-from matchgym.leaderboards.season import open_season
 from matchgym.leaderboards.site import files_of, publish
 from matchgym.leaderboards.store import FolderStore
-from matchgym.leaderboards.submission import submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.submission import submit, verify_leaders
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -26,9 +24,7 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 def site(tmp_path_factory) -> Path:
     """A board with all baselines and an artefact with hostile texts."""
     folder = tmp_path_factory.mktemp("site")
-    store = FolderStore(folder / "board", noon)
-    open_season(store, "one", secret=SECRET)
-    submit_baselines(baselines(TINY), store, TINY)
+    store = board_with_baselines(folder / "board")
     data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.1}}'
     texts = {"name": EVIL, "authors": [EVIL], "description": EVIL, "licence": EVIL, "url": "javascript:alert(1)", "paper": EVIL}
     method = {"algorithm": EVIL, "library": EVIL, "library_version": EVIL, "hardware": EVIL}

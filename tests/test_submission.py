@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import SECRET, TINY, noon, small_network, tiny, write_artefact
+from boards import SECRET, TINY, board_with_baselines, small_network, tiny, write_artefact
 from typer.testing import CliRunner
 
 from matchgym.baselines.stationary_matching import POLICIES
@@ -20,16 +20,15 @@ from matchgym.leaderboards import building, rehearsal
 from matchgym.leaderboards.artefact import NetworkPolicy, read_artefact, scores_shape
 from matchgym.leaderboards.board import assemble
 from matchgym.leaderboards.building import find_artefacts, new_season, submit_artefacts
-from matchgym.leaderboards.entrants import baselines
 from matchgym.leaderboards.methods import method_interval
 from matchgym.leaderboards.network import Network
 from matchgym.leaderboards.onnx_file import write_network
 from matchgym.leaderboards.probes import ALIKE, PROBES, alike, decisions, digests
 from matchgym.leaderboards.rehearsal import rehearse
-from matchgym.leaderboards.season import latest, open_season
+from matchgym.leaderboards.season import latest
 from matchgym.leaderboards.site import publish
 from matchgym.leaderboards.store import BLOBS, FolderStore
-from matchgym.leaderboards.submission import submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.submission import submit
 from matchgym.leaderboards.tasks import find_task
 from matchgym.leaderboards.verification import verify_board
 
@@ -68,14 +67,6 @@ def artefact_of(folder: Path, tasks, networks, name: str, train_seed: int, steps
         entries.append(entry | {"action_mode": "greedy"})
     (folder / "manifest.json").write_text(json.dumps(manifest | {"entries": entries}))
     return folder
-
-
-def board_with_baselines(folder: Path, tasks, jobs: int = 1) -> FolderStore:
-    store = FolderStore(folder, noon)
-    open_season(store, "one", secret=SECRET)
-    submit_baselines(baselines(tasks), store, tasks, jobs=jobs)
-    verify_leaders(store, tasks, jobs=jobs)
-    return store
 
 
 @pytest.fixture(scope="module")
