@@ -117,6 +117,8 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
     check_actions(algo, native.single_action_space)
     if teacher is not None and algo not in WIDE:
         raise InputError(f"algo {algo} cannot imitate; choose one of {', '.join(WIDE)}.")
+    if table.get("average_reward") and episode_length(native):
+        raise InputError("average_reward is for tasks that go on for ever; here episodes end by themselves.")
     pilot_seed = spread_seed(seed, 0)
     if teacher is None:
         shown = demonstrate(native, None, pilot_seed, 100, 200)
@@ -126,8 +128,8 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
     pairs = None
     if table.get("shared"):
         pairs = pairs_of(base.spec.id, base.observation_layout, native.single_action_space, 1 + len(table["saturate"]))
-    is_seated = pairs is not None and base.spec.id in SEATED
-    scaling = scaling_of(shown, pairs.alike(shown.observations.shape[2]) if is_seated and pairs else ())
+    alike = pairs.alike(shown.observations.shape[2]) if pairs is not None and base.spec.id in SEATED else ()
+    scaling = scaling_of(shown, alike)
     shift, scale = (scaling.reward_shift, scaling.reward_scale) if table["scale_rewards"] else (0.0, 1.0)
     network: dict[str, Any] = {
         "features_extractor_class": Standardise,
@@ -147,8 +149,6 @@ def build(algo: str, native: VectorEnv, table: Mapping[str, Any], seed: int, tea
         kind = SHARED[algo]
     parameters = {name: value for name, value in table.items() if name not in OWN}
     if table.get("average_reward"):
-        if episode_length(native):
-            raise InputError("average_reward is for tasks that go on for ever; here episodes end by themselves.")
         parameters |= {"gamma": 1.0, "rollout_buffer_class": DIFFERENTIAL[algo]}
     model = CLASSES[algo](
         kind,

@@ -135,15 +135,13 @@ def run_job(job: Job, progress: Progress | None = None) -> Finding:
 
     What fails in its jail, where memory and time depend on what else the machine does, is tried ATTEMPTS times.
     """
-    for _ in range(ATTEMPTS - 1):
+    for left in reversed(range(ATTEMPTS)):
         try:
             return _try(job, progress)
-        except JailError:
-            continue
-    try:
-        return _try(job, progress)
-    except JailError as error:
-        return _refused(job, error)
+        except JailError as error:
+            if not left:
+                return _refused(job, error)
+    raise AssertionError("the last attempt returns")
 
 
 def _try(job: Job, progress: Progress | None) -> Finding:

@@ -49,7 +49,7 @@ class Shapes:
 
     def check_memory(self, network: Network) -> None:
         """InputError if too many numbers are needed at one time."""
-        live = self.numbers - sum(math.prod(self.tables[layer.output]) for layer in network.layers)
+        live = math.prod(self.tables[network.input])
         for layer, done in zip(network.layers, network.done_with):
             live += math.prod(self.tables[layer.output])
             if live > MAX_LIVE:

@@ -134,8 +134,12 @@ class FolderStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Keep other processes from writing here; InputError if one does. A record not written to its end is dropped."""
-        import fcntl  # a module of POSIX systems
+        try:
+            import fcntl
+        except ModuleNotFoundError:
+            raise InputError("boards can be written on systems with file locks only, such as Linux and macOS.") from None
 
+        is_new = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
@@ -147,6 +151,8 @@ class FolderStore:
             yield
         finally:
             os.close(descriptor)
+            if is_new and not any(self.folder.iterdir()):  # what was asked for was refused
+                self.folder.rmdir()
 
     def _drop_torn_record(self) -> None:
         path = self.folder / RECORDS

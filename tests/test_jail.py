@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from boards import random_network
 
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards import jail, jailed
@@ -34,9 +35,6 @@ def network(width: int = 32, seed: int = 0) -> Network:
 @pytest.mark.parametrize("name", ["small", "every operation"])
 def test_scores_in_the_jail_are_those_outside(name):
     """Up to rounding: the environment outside may choose other kernels of the linear algebra."""
-    if name != "small":
-        pytest.importorskip("onnx")
-        from test_artefacts import random_network
     plain = network() if name == "small" else random_network()
     rng = np.random.default_rng(1)
     with JailedNetwork(plain) as jailed_network:
