@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from matchgym.baselines.experiments import Experiment
 from matchgym.cli import main
 
 ID = "StationaryMatching-v0"
@@ -207,3 +208,18 @@ def test_interruption_ends_quietly():
     assert out == ""
     assert "Interrupted" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("replications", "word"), [("3", "unsure"), ("4", "FAILS")])
+def test_a_claim_that_too_few_replications_do_not_show_is_not_refuted(
+    replications, word, tmp_path, capsys, monkeypatch
+) -> None:
+    """What a reproduction does not show counts against it only from the experiment's own number of replications on."""
+    claims = {"claims": [{"claim": "water runs uphill", "holds": False}, {"claim": "water runs", "holds": True}]}
+    experiment = Experiment("A claim.", lambda progress, size, seed: dict(claims), lambda figure, data: None, 4)
+    monkeypatch.setattr("matchgym.cli.experiments.all_experiments", lambda: {"water": experiment})
+    code, told, _ = run(capsys, "reproduce", "water", "--replications", replications, "--out", tmp_path)
+    assert code == 0
+    assert f"{word.ljust(6)} water runs uphill" in told
+    assert "holds  water runs\n" in told
+    assert ("3 replications decide little" in told) == (word == "unsure")
