@@ -27,17 +27,12 @@ SERVER: Mapping[str, Any] = {"action": "server"}
 CLASS: Mapping[str, Any] = {"action": "class", "levels": LEVELS}
 
 
-@compiled(__file__, rules.act_kernel)
 class LocalityPolicy(CompiledPolicy):
     """Base of the policies of this file: a rule, see `locality_rules`."""
 
     model: ClassVar[Model] = MODEL
     Params: ClassVar[type] = rules.Knobs
-    Memory: ClassVar[type] = rules.Memory
-    options: ClassVar[Mapping[str, Any]] = SERVER
     is_static: ClassVar[bool] = False  # whether it ignores queues
-    is_deterministic: ClassVar[bool] = True
-    law_batch: ClassVar[Any]
     instance: DataLocalityInstance
     params_: rules.Knobs
     rule: ClassVar[int]
@@ -52,13 +47,12 @@ class LocalityPolicy(CompiledPolicy):
 
     def fit(self, instance: Any) -> Self:
         self.instance = loaded = self.model.load(instance)
-        rates, given = loaded.service_rates, self.model.check_options(self.options)
+        rates = loaded.service_rates
         self.params_ = rules.Knobs(
             rule=self.rule,
             choices=loaded.choices,
-            n_levels=given["levels"],
+            n_levels=self.model.check_options(self.options)["levels"],
             n_kinds=loaded.n_dispatcher_types,
-            is_by_class=int(given["action"] == "class"),
             rates=rates,
             fastest=0.5 * np.searchsorted(np.unique(-rates), -rates) / len(rates),
             table=self.table(loaded),
@@ -66,61 +60,77 @@ class LocalityPolicy(CompiledPolicy):
         )
         return self
 
-    def memory(self, batch: int) -> rules.Memory:
-        return rules.Memory(np.zeros((batch, 4), np.uint64), np.zeros((1, self.params_.n_levels * len(self.params_.rates))))
+
+@compiled(__file__, rules.act_kernel)
+class SampledPolicy(LocalityPolicy):
+    """Base of the policies that choose among d servers drawn."""
+
+    options: ClassVar[Mapping[str, Any]] = SERVER
+    is_deterministic: ClassVar[bool] = True
 
     def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
         n, d = self.params_.n_kinds, self.params_.choices
-        if self.params_.is_by_class:
-            return observation[:, n : n + self.params_.n_levels * len(self.params_.rates)] > 0
         return observation[:, n + d : n + 2 * d] > 0
 
     def probabilities(
         self, observation: NDArray[np.float32], action_masks: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:
-        obs = np.ascontiguousarray(observation, np.float32)
-        is_by_class, d = self.params_.is_by_class, self.params_.choices
-        laws = np.empty((len(obs), self.params_.n_levels * len(self.params_.rates) if is_by_class else d))
-        LAW_BATCH(pack(self.params_), obs, laws)
+        actions, _ = self.predict(observation, action_masks=action_masks)
+        return np.eye(self.params_.choices)[actions]
+
+
+@compiled(__file__, rules.act_class_kernel)
+class ClassPolicy(LocalityPolicy):
+    """Base of the policies that see all compatible servers and choose a class of them."""
+
+    Memory: ClassVar[type] = rules.Memory
+    options: ClassVar[Mapping[str, Any]] = CLASS
+    reads_glimpse: ClassVar[bool] = False
+
+    def memory(self, batch: int) -> rules.Memory:
+        return rules.Memory(np.zeros((batch, 4), np.uint64), np.zeros((1, self.params_.n_levels * len(self.params_.rates))))
+
+    def masks(self, observation: NDArray[np.float32]) -> NDArray[np.bool_]:
+        n = self.params_.n_kinds
+        return observation[:, n : n + self.params_.n_levels * len(self.params_.rates)] > 0
+
+    def probabilities(
+        self, observation: NDArray[np.float32], action_masks: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        laws = np.empty((len(observation), self.params_.n_levels * len(self.params_.rates)))
+        LAW_BATCH(pack(self.params_), np.ascontiguousarray(observation, np.float32), laws)
         return laws
 
 
-LAW_BATCH = specialise(rules.law_batch.py_func, "law_batch_locality", __file__, **LocalityPolicy.kernels)
+LAW_BATCH = specialise(rules.law_batch.py_func, "law_batch_locality", __file__, **ClassPolicy.kernels)
 
 
-class ClassPolicy(LocalityPolicy):
-    """Base of the policies that see all compatible servers."""
-
-    options: ClassVar[Mapping[str, Any]] = CLASS
-    is_deterministic: ClassVar[bool] = False
-
-
-class JSQd(LocalityPolicy):
+class JSQd(SampledPolicy):
     """JSQ(d): the shortest of the d servers drawn, the paper's policy (Section 2)."""
 
     rule = rules.JSQ
 
 
-class SEDd(LocalityPolicy):
+class SEDd(SampledPolicy):
     """SED(d): the least expected delay (x + 1) / u among the d servers drawn."""
 
     rule = rules.SED
 
 
-class JFSQd(LocalityPolicy):
+class JFSQd(SampledPolicy):
     """JFSQ(d): the shortest of the d servers drawn, ties to the fastest."""
 
     rule = rules.JFSQ
 
 
-class Random(LocalityPolicy):
+class Random(SampledPolicy):
     """A uniform compatible server."""
 
     rule = rules.RANDOM
     is_static: ClassVar[bool] = True
 
 
-class ClassIndex(LocalityPolicy):
+class ClassIndex(SampledPolicy):
     """An order of the classes (type, tasks) read off the prices of the limit bound `sampled`; the best of d servers by it."""
 
     rule = rules.TABLE

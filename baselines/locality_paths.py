@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from matchgym.envs.compile import kernel, opener, pack, specialise, views
 from matchgym.envs.data_locality import Params, State, fill_kernel, next_task_kernel, params, state
 from matchgym.envs.locality_instances import DataLocalityInstance
-from matchgym.envs.locality_servers import look_at_all_kernel, type_kernel
+from matchgym.envs.locality_servers import join_kernel, look_at_all_kernel, type_kernel
 from matchgym.envs.rng import seed_words
 
 
@@ -52,7 +52,8 @@ def _path(params_buffer, state_buffer, times, queues, tasks):
                 return
         state.gap[0] = arrival - state.elapsed_time[0]
         next_task_kernel(params, state, 0)
-        state.servers[0, 2 * shortest_kernel(state, 0)] += 1.0
+        j = shortest_kernel(state, 0)
+        join_kernel(params, state, 0, j, type_kernel(params.server_ends, j))
 
 
 _path_of = specialise(_path, "locality_path", __file__, open_params=opener(Params), open_state=opener(State))

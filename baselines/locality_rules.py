@@ -33,7 +33,6 @@ class Knobs(NamedTuple):
     choices: Integer  # d
     n_levels: Integer
     n_kinds: Integer  # K
-    is_by_class: Integer
     rates: Reals  # (M,)
     fastest: Reals  # (M,) in [0, 1/2), larger for slower types: breaks ties
     table: RealTable  # (M, L) indices, for TABLE
@@ -78,17 +77,26 @@ def kind_kernel(knobs, obs):
 
 
 @kernel
-def slot_kernel(knobs, obs):
-    """The first server drawn of least index."""
+def drawn_kernel(knobs, obs, s):
+    """The type of the server drawn s-th and its tasks; type -1 if fewer were drawn."""
     d, n_types, at = knobs.choices, len(knobs.rates), knobs.n_kinds
+    if obs[at + d + s] <= 0.0:
+        return -1, 0.0
+    m = 0
+    for each in range(1, n_types):
+        if obs[at + 2 * d + s * n_types + each] > 0.5:
+            m = each
+    return m, float(obs[at + s])
+
+
+@kernel
+def act_kernel(knobs, memory, b, obs, mask, rng):
+    """The first server drawn of least index."""
     best, least = 0, LAST
-    for s in range(d):
-        if obs[at + d + s] > 0.0:
-            m = 0
-            for each in range(1, n_types):
-                if obs[at + 2 * d + s * n_types + each] > 0.5:
-                    m = each
-            index = index_kernel(knobs, m, float(obs[at + s]))
+    for s in range(knobs.choices):
+        m, tasks = drawn_kernel(knobs, obs, s)
+        if m >= 0:
+            index = index_kernel(knobs, m, tasks)
             if index < least:
                 best, least = s, index
     return best
@@ -172,10 +180,8 @@ def global_kernel(knobs, obs, k, law):
 
 
 @kernel
-def act_kernel(knobs, memory, b, obs, mask, rng):
-    """The action of row b; every policy of this model."""
-    if not knobs.is_by_class:
-        return slot_kernel(knobs, obs)
+def act_class_kernel(knobs, memory, b, obs, mask, rng):
+    """A class, drawn by its law."""
     law, cells = memory.law[0], knobs.n_levels * len(knobs.rates)
     law_kernel(knobs, obs, law)
     total = 0.0
@@ -193,16 +199,12 @@ def act_kernel(knobs, memory, b, obs, mask, rng):
 
 @outlined_kernel
 def law_batch(knobs_buffer, obs, laws):
-    """The laws (B, n_actions) of the actions at observations (B, obs_dim)."""
+    """The laws (B, n_actions) of classes at observations (B, obs_dim)."""
     knobs = open_policy(knobs_buffer)  # noqa: F821  (bound by `specialise`)
     for b in range(len(obs)):
-        laws[b, :] = 0.0
-        if knobs.is_by_class:
-            law_kernel(knobs, obs[b], laws[b])
-            total = 0.0
-            for c in range(laws.shape[1]):
-                total += laws[b, c]
-            for c in range(laws.shape[1]):
-                laws[b, c] /= total
-        else:
-            laws[b, slot_kernel(knobs, obs[b])] = 1.0
+        law_kernel(knobs, obs[b], laws[b])
+        total = 0.0
+        for c in range(laws.shape[1]):
+            total += laws[b, c]
+        for c in range(laws.shape[1]):
+            laws[b, c] /= total

@@ -14,9 +14,9 @@ A decision is taken whenever a task arrives. One step:
 3. Task. The next task arrives at a uniform dispatcher, which sees its servers: d of them drawn without replacement (one, if it
    has fewer than d), or the counts of all of them by type and number of tasks.
 
-Time passes in one of two ways with the same law. *Looks*: nothing is done until a server is drawn; then the tasks that have
-left it since it was last seen are min(tasks, Poisson(u_m dt)), because a server that works is left at rate u_m. No departure is
-ever an event, and a task touches d servers, whatever N. *Events*: departures at rate sum_j u_j, each at a server drawn in
+Time passes in one of two ways with the same law. *Looks*: a server's task in service knows when it leaves; nothing is
+done until the server is drawn, and then those leave whose time has come, each handing over to the next. A task touches d
+servers, whatever N, and draws one service time. *Events*: departures at rate sum_j u_j, each at a server drawn in
 proportion to u_j, void if it is empty (uniformisation); needed where a decision sees more than d servers, or where the reward
 is the time integral. The stream `world` makes tasks, draws and events whatever the policy does: policies under one seed meet
 the same ones.
@@ -48,8 +48,16 @@ from matchgym.envs.compile import (
 )
 from matchgym.envs.data_locality_view import draw
 from matchgym.envs.locality_instances import HASHED, RING, DataLocalityInstance, draw_graph
-from matchgym.envs.locality_servers import candidate_kernel, candidates_kernel, look_kernel, member_kernel, type_kernel
-from matchgym.envs.rng import exponential, uniform
+from matchgym.envs.locality_servers import (
+    candidate_kernel,
+    candidates_kernel,
+    draw_member,
+    join_kernel,
+    look_kernel,
+    start_kernel,
+    type_kernel,
+)
+from matchgym.envs.rng import draw_exponential, draw_uniform, exponential, load, store, uniform
 from matchgym.envs.slotted_queues import split_kernel
 
 LONGEST_RELAXATION = 0.99  # load from which the time to settle is not estimated any higher
@@ -57,7 +65,9 @@ LONGEST_RELAXATION = 0.99  # load from which the time to settle is not estimated
 
 class Params(NamedTuple):
     total_rate: Real  # lambda W
+    mean_gap: Real  # 1 / (lambda W)
     service_rates: Reals  # (M,)
+    service_times: Reals  # (M,) 1 / u_m
     work_ends: Reals  # (M + 1,) cumulated |V_m| u_m
     kind: Integer  # the graph's fields, see `locality_instances.Graph`
     starts: Integers
@@ -81,8 +91,8 @@ class Params(NamedTuple):
 class State(NamedTuple):
     stream: WordTable  # (B, 4) starts the others, and picks a server within a class
     world: WordTable  # (B, 4) tasks, draws and potential departures
-    service: WordTable  # (B, 4) departures between two looks
-    servers: RealTable  # (B, 2 N) for each server its tasks and the time they were counted
+    service: WordTable  # (B, 4) service times
+    servers: RealTable  # (B, 2 N) for each server its tasks and when the one in service leaves, inf if none is
     sampled: IntegerTable  # (B, d) servers drawn for the waiting task
     n_sampled: Integers  # (B,) d or 1
     ahead: IntegerTable  # (B, d) servers drawn for the task after it, if looks suffice
@@ -108,7 +118,9 @@ def params(instance: DataLocalityInstance, action: str, reward: str, occupancy: 
     is_by_class = action == "class"
     return Params(
         total_rate=instance.total_rate,
+        mean_gap=1 / instance.total_rate,
         service_rates=instance.service_rates,
+        service_times=1 / instance.service_rates,
         work_ends=np.concatenate([[0.0], np.cumsum(instance.server_counts * instance.service_rates)]),
         word=np.array([[graph.word]], np.uint64),
         initial_law=law.cumsum(1),
@@ -164,15 +176,15 @@ def fill_kernel(params, state, b):
     state.is_current[b] = 1 - params.is_by_look
     for m in range(len(params.service_rates)):
         for j in range(params.server_ends[m], params.server_ends[m + 1]):
-            length = start_kernel(params, state, b, m)
-            state.servers[b, 2 * j], state.servers[b, 2 * j + 1] = length, 0.0
+            length = length_kernel(params, state, b, m)
+            start_kernel(params, state, b, j, m, length)
             state.tasks[b] += length
             state.overall[b, cell_kernel(params, m, length)] += 1
     draw_kernel(params, state, b)
 
 
 @outlined_kernel
-def start_kernel(params, state, b, m):
+def length_kernel(params, state, b, m):
     """A number of tasks from the initial law of type m."""
     n = params.initial_law.shape[1]
     length = 0
@@ -195,13 +207,11 @@ def step_kernel(params, state, b, action):
     # Join.
     j = server_kernel(params, state, b, action)
     m = type_kernel(params.server_ends, j)
-    place = 2 * np.uint64(j)
-    length = state.servers[b, place]
-    state.servers[b, place] = length + 1.0
-    reward = -(length + 1.0) / params.service_rates[m]
+    length = join_kernel(params, state, b, j, m)
+    reward = -length * params.service_times[m]
     if not params.is_by_look:
-        state.overall[b, cell_kernel(params, m, length)] -= 1
-        state.overall[b, cell_kernel(params, m, length + 1.0)] += 1
+        state.overall[b, cell_kernel(params, m, length - 1.0)] -= 1
+        state.overall[b, cell_kernel(params, m, length)] += 1
         state.tasks[b] += 1
 
     # Time passes. Task.
@@ -222,6 +232,14 @@ def server_kernel(params, state, b, action):
         state.invalid_actions[b] += 1
         return state.sampled[b, 0]
     return state.sampled[b, action]
+
+
+@kernel
+def member_kernel(params, stream, b, i, k):
+    """A uniform server of dispatcher i."""
+    j, words = draw_member(params, load(stream, b), i, k)
+    store(stream, b, words)
+    return j
 
 
 @outlined_kernel
@@ -282,11 +300,15 @@ def draw_kernel(params, state, b):
 
     Drawn one task early, the servers are in the cache when they are looked at; a million of them do not fit.
     """
+    words = load(state.world, b)
     if params.is_by_look:
-        state.gap[b] = exponential(state.world, b) / params.total_rate
-    i = int(uniform(state.world, b) * params.dispatcher_ends[-1])
+        gap, words = draw_exponential(words)
+        state.gap[b] = gap * params.mean_gap
+    fraction, words = draw_uniform(words)
+    i = int(fraction * params.dispatcher_ends[-1])
     state.dispatcher_ahead[b] = i
     if params.is_by_class:
+        store(state.world, b, words)
         return
     k, size = type_kernel(params.dispatcher_ends, i), params.choices
     if not params.is_complete or params.server_ends[-1] < size:
@@ -296,12 +318,13 @@ def draw_kernel(params, state, b):
     for s in range(size):
         is_new = False
         while not is_new:
-            j = member_kernel(params, state.world, b, i, k)
+            j, words = draw_member(params, words, i, k)
             is_new = True
             for before in range(s):
                 is_new &= state.ahead[b, before] != j
         state.ahead[b, s] = j
         prefetch(state.servers, b, 2 * j)
+    store(state.world, b, words)
 
 
 @outlined_kernel
@@ -371,6 +394,30 @@ def observe_kernel(params, state, b, out):
             out[at + c] = state.overall[b, c]
 
 
+class Glimpse(NamedTuple):
+    """What an observation says of the servers drawn, read off the state: for compiled loops, which need not write it down."""
+
+    servers: Reals  # (2 N,)
+    sampled: Integers  # (d,)
+    n_sampled: Integer
+    server_ends: Integers  # (M + 1,)
+
+
+@kernel
+def glimpse_kernel(params, state, b, out):
+    """The glimpse of row b; `out` is left alone."""
+    return Glimpse(state.servers[b], state.sampled[b], state.n_sampled[b], params.server_ends)
+
+
+@kernel
+def glimpse_drawn_kernel(knobs, glimpse, s):
+    """The type of the server drawn s-th and its tasks; type -1 if fewer were drawn."""
+    if s >= glimpse.n_sampled:
+        return -1, 0.0
+    j = glimpse.sampled[np.uint64(s)]
+    return type_kernel(glimpse.server_ends, j), glimpse.servers[2 * np.uint64(j)]
+
+
 @kernel
 def mask_kernel(params, state, b, out):
     """The servers drawn, or the classes that have a compatible server."""
@@ -433,6 +480,10 @@ MODEL = Model(
         observe_kernel=observe_kernel,
         mask_kernel=mask_kernel,
     ),
+    glimpse={
+        "look_kernel": glimpse_kernel,
+        "drawn_kernel": glimpse_drawn_kernel,
+    },
 )
 
 

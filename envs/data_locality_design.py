@@ -22,11 +22,11 @@ import numpy as np
 from matchgym.envs.base import Env, Model, VectorEnv
 from matchgym.envs.catalogues.data_locality_design import CATALOGUE
 from matchgym.envs.compile import Integer, Integers, IntegerTable, Real, Reals, RealTable, WordTable, kernel, outlined_kernel
+from matchgym.envs.data_locality import length_kernel
 from matchgym.envs.data_locality import settling as settling_tasks
-from matchgym.envs.data_locality import start_kernel
 from matchgym.envs.data_locality_design_view import draw
 from matchgym.envs.locality_instances import DataLocalityInstance, ends, has_edge
-from matchgym.envs.locality_servers import look_at_all_kernel, look_kernel, type_kernel
+from matchgym.envs.locality_servers import join_kernel, look_at_all_kernel, look_kernel, start_kernel, type_kernel
 from matchgym.envs.mean_field import bottleneck_kernel, fixed_point_kernel, mean_kernel
 from matchgym.envs.rng import exponential, next_word, uniform
 from matchgym.envs.slotted_queues import split_kernel
@@ -53,6 +53,7 @@ class Params(NamedTuple):
     dispatcher_fractions: Reals  # (K,) w
     server_fractions: Reals  # (M,) v
     service_rates: Reals  # (M,) u
+    service_times: Reals  # (M,) 1 / u
     allowed: IntegerTable  # (K, M)
     server_ends: Integers  # (M + 1,)
     dispatcher_ends: Integers  # (K + 1,)
@@ -66,7 +67,7 @@ class Params(NamedTuple):
 class State(NamedTuple):
     stream: WordTable  # (B, 4) starts the others
     world: WordTable  # (B, 4) graphs, tasks and draws
-    service: WordTable  # (B, 4) departures between two looks
+    service: WordTable  # (B, 4) service times
     servers: RealTable  # (B, 2 N) for each server its tasks and the time they were counted
     sampled: IntegerTable  # (B, d) servers drawn for a task
     design: RealTable  # (B, K M) p of the last period
@@ -91,6 +92,7 @@ def params(instance: DataLocalityDesignInstance, reward: str, period: float) -> 
         dispatcher_fractions=instance.dispatcher_fractions / instance.dispatcher_fractions.sum(),
         server_fractions=instance.server_fractions / instance.server_fractions.sum(),
         service_rates=instance.service_rates,
+        service_times=1 / instance.service_rates,
         allowed=(instance.compatibility > 0).astype(np.int64),
         server_ends=ends(instance.server_counts),
         dispatcher_ends=ends(instance.dispatcher_counts),
@@ -133,7 +135,7 @@ def reset_kernel(params, state, b):
     state.design[b, :] = 0.0
     for m in range(len(params.service_rates)):
         for j in range(params.server_ends[m], params.server_ends[m + 1]):
-            state.servers[b, 2 * j], state.servers[b, 2 * j + 1] = start_kernel(params, state, b, m), 0.0
+            start_kernel(params, state, b, j, m, length_kernel(params, state, b, m))
     count_kernel(params, state, b)
 
 
@@ -213,15 +215,14 @@ def period_kernel(params, state, b):
         k = type_kernel(params.dispatcher_ends, i)
         size = sample_kernel(params, state, b, word, i, k)
         state.elapsed_time[b] = now
-        best, least, rate = 0, np.inf, 1.0
+        best, least, kind = 0, np.inf, 0
         for s in range(size):
             j = state.sampled[b, s]
             m = type_kernel(params.server_ends, j)
             look_kernel(params, state, b, j, m)
             if state.servers[b, 2 * j] < least:  # drawn in random order: a uniform one of the shortest
-                best, least, rate = j, state.servers[b, 2 * j], params.service_rates[m]
-        state.servers[b, 2 * best] = least + 1.0
-        sojourns += (least + 1.0) / rate
+                best, least, kind = j, state.servers[b, 2 * j], m
+        sojourns += join_kernel(params, state, b, best, kind) * params.service_times[kind]
     state.elapsed_time[b] = end
     look_at_all_kernel(params, state, b)
     count_kernel(params, state, b)

@@ -56,7 +56,7 @@ class Scene(NamedTuple):
 
 
 def expected_tasks(lengths: NDArray[np.float64], means: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """E (x - D)^+ and P(D < x) for servers that had x tasks when last seen, D Poisson with the given means since."""
+    """E (x - D)^+ and P(D < x) for servers with x tasks at some time, D Poisson with the given means since."""
     expected, busy, mass = np.zeros(len(lengths)), np.zeros(len(lengths)), np.exp(-means)
     for left in range(int(lengths.max(initial=0))):
         expected += np.maximum(lengths - left, 0) * mass
@@ -68,10 +68,11 @@ def expected_tasks(lengths: NDArray[np.float64], means: NDArray[np.float64]) -> 
 def scene(instance: Any, state: Any, bound: float | None) -> Scene:
     """Read row 0 of `state`; servers not seen of late are shown by their expected tasks."""
     now, decisions = float(state.elapsed_time[0]), int(state.decisions[0])
-    lengths, seen = state.servers[0].reshape(-1, 2).T
+    lengths, ends = state.servers[0].reshape(-1, 2).T
     tasks, busy = lengths, (lengths > 0).astype(float)
     if not state.is_current[0]:
-        tasks, busy = expected_tasks(lengths, instance.rates * (now - seen))
+        is_over = ends <= now
+        tasks, busy = expected_tasks(lengths - is_over, instance.rates * np.where(is_over, now - ends, 0.0))
     groups, first = [], 0
     for m, (rate, size) in enumerate(zip(instance.service_rates.tolist(), instance.server_counts.tolist())):
         part = slice(first, first + size)

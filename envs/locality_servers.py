@@ -1,12 +1,10 @@
-"""Kernels on the graph and the servers of data locality: who is joined to whom, and who has left since a server was seen."""
-
-import math
+"""Kernels on the graph and the servers of data locality: who is joined to whom, and who has left a server."""
 
 import numpy as np
 
 from matchgym.envs.compile import kernel, outlined_kernel
 from matchgym.envs.locality_instances import HASHED, LISTED, has_edge
-from matchgym.envs.rng import INVERSION_LIMIT, poisson, uniform
+from matchgym.envs.rng import draw_uniform, exponential
 
 
 @kernel
@@ -56,38 +54,55 @@ def candidate_kernel(params, i, k, place):
 
 
 @kernel
-def member_kernel(params, stream, b, i, k):
-    """A uniform server of dispatcher i."""
+def draw_member(params, words, i, k):
+    """A uniform server of dispatcher i and the words after it."""
     n = params.server_ends[-1] if params.is_complete else candidates_kernel(params, i, k)
     while True:
-        place = int(uniform(stream, b) * n)
+        fraction, words = draw_uniform(words)
+        place = int(fraction * n)
         j = place if params.is_complete else candidate_kernel(params, i, k, place)
         if j >= 0:
-            return j
+            return j, words
+
+
+@kernel
+def service_kernel(params, state, b, m):
+    """How long a server of type m serves its next task."""
+    return exponential(state.service, b) * params.service_times[m]
+
+
+@kernel
+def start_kernel(params, state, b, j, m, tasks):
+    """Server j of type m starts with so many tasks."""
+    place = 2 * np.uint64(j)
+    state.servers[b, place], state.servers[b, place + np.uint64(1)] = tasks, np.inf
+    if tasks > 0:
+        state.servers[b, place + np.uint64(1)] = state.elapsed_time[b] + service_kernel(params, state, b, m)
+
+
+@kernel
+def join_kernel(params, state, b, j, m):
+    """A task joins server j of type m; returns the tasks there, with it."""
+    place = 2 * np.uint64(j)
+    tasks = state.servers[b, place] + 1.0
+    state.servers[b, place] = tasks
+    if tasks == 1.0:
+        state.servers[b, place + np.uint64(1)] = state.elapsed_time[b] + service_kernel(params, state, b, m)
+    return tasks
 
 
 @kernel
 def look_kernel(params, state, b, j, m):
     """Bring server j of type m up to date."""
     place, now = 2 * np.uint64(j), state.elapsed_time[b]
-    length = state.servers[b, place]
-    if length > 0.0:
-        mean = params.service_rates[m] * (now - state.servers[b, place + np.uint64(1)])
-        state.servers[b, place] = length - departures_kernel(state.service, b, mean, length)
-    state.servers[b, place + np.uint64(1)] = now
-
-
-@kernel
-def departures_kernel(stream, b, mean, most):
-    """min(most, Poisson(mean))."""
-    if mean >= INVERSION_LIMIT:
-        return min(most, float(poisson(stream, b, mean)))
-    left, mass, count = uniform(stream, b), math.exp(-mean), 0.0
-    while left >= mass and count < most:
-        left -= mass
-        count += 1.0
-        mass *= mean / count
-    return count
+    end = state.servers[b, place + np.uint64(1)]
+    if end > now:
+        return
+    tasks = state.servers[b, place]
+    while end <= now:
+        tasks -= 1.0
+        end = end + service_kernel(params, state, b, m) if tasks > 0.0 else np.inf
+    state.servers[b, place], state.servers[b, place + np.uint64(1)] = tasks, end
 
 
 @outlined_kernel

@@ -1,13 +1,16 @@
 """The random stream of a row and the samplers drawn from it.
 
-A stream is four 64-bit words, row `b` of an array (B, 4), advanced by the SFC64 generator of C. Doty-Humphrey, bit for bit
-as `numpy.random.SFC64` does it. Every sampler takes `(stream, b)` first. Laws are exact up to rounding; the methods are
-inversion (exponential; Poisson and binomial with small mean), Vose's alias tables (fixed laws), Hörmann's transformed
-rejection: PTRS for Poisson (Insurance: Mathematics and Economics 12, 1993) and BTRS for binomial (Journal of Statistical
-Computation and Simulation 46, 1993), and Marsaglia and Tsang's for gamma (ACM Transactions on Mathematical Software 26, 2000).
+A stream is four 64-bit words, row `b` of an array (B, 4), advanced by the SFC64 generator of C. Doty-Humphrey, bit for bit as
+`numpy.random.SFC64` does it. Every sampler takes `(stream, b)` first; those called `draw_` take the words of a row and return
+the words after them. Laws are exact up to rounding; the methods are inversion (Poisson and binomial with small mean), Vose's
+alias tables (fixed laws), Marsaglia and Tsang's ziggurat (exponential; Journal of Statistical Software 5(8), 2000), Hörmann's
+transformed rejection: PTRS for Poisson (Insurance: Mathematics and Economics 12, 1993) and BTRS for binomial (Journal of
+Statistical Computation and Simulation 46, 1993), and Marsaglia and Tsang's for gamma (ACM Transactions on Mathematical
+Software 26, 2000).
 """
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +21,7 @@ INVERSION_LIMIT = 10.0  # mean above which rejection beats inversion; PTRS and B
 RESOLUTION = 1e-17  # below the spacing of uniform numbers: the tail of an inversion ends here
 
 SQRT_HALF_BITS = np.int64(0x3FE6A09E667F3BCD)  # of sqrt(1/2) as a float64
+TAIL_START = "7.69711747013104972"  # of the ziggurat of 256 layers under exp(-x)
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10  # their sum is ln 2, the first has 21 trailing zero bits
 
 
@@ -41,6 +45,31 @@ def alias_table(rates: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64
             small.append(large.pop())
     threshold[small + large] = 1.0  # what is left differs from 1 by rounding only
     return threshold, alias
+
+
+def ziggurat() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """The 256 layers of equal area of Marsaglia and Tsang's ziggurat under exp(-x).
+
+    Layer i spans [0, x_i] and the heights from exp(-x_i) to exp(-x_i-1); layer 0 is the lowest, with the tail. Returns
+    x_i 2^-53, x_i-1 / x_i in units of 2^-53, below which a number needs no comparison, and exp(-x_i), each (256,).
+    """
+    with localcontext() as context:
+        context.prec = 30  # from the tail up, the layers lose three digits
+        end = Decimal(TAIL_START)
+        area = (end + 1) * (-end).exp()
+        x = [area * end.exp(), *[end] * 255]
+        for i in range(254, 0, -1):
+            x[i] = -(area / x[i + 1] + (-x[i + 1]).exp()).ln()
+        below = [end, Decimal(0), *x[1:-1]]
+        limits = [int(inner / outer * 2**53) for inner, outer in zip(below, x)]
+    edges = np.array(x, np.float64)
+    heights = np.exp(-edges)
+    heights[0] = 1.0
+    return edges * 2.0**-53, np.array(limits), heights
+
+
+TAIL = float(TAIL_START)
+WIDTHS, LIMITS, HEIGHTS = ziggurat()
 
 
 @kernel
@@ -111,9 +140,38 @@ def logarithm(x):
 
 
 @kernel
+def draw_exponential(words):
+    """Exponential with mean 1 and the words after it, as `numpy.random.Generator.standard_exponential`."""
+    word, words = advance(words)
+    layer, place = (word >> np.uint64(3)) & np.uint64(255), np.int64(word >> np.uint64(11))
+    x = place * WIDTHS[layer]
+    if place < LIMITS[layer]:  # 99 of 100
+        return x, words
+    return _above_limit(words, layer, x)
+
+
+@outlined_kernel
+def _above_limit(words, layer, x):
+    """Accept x in its layer if it is under the curve, or draw anew."""
+    while True:
+        fraction, words = draw_uniform(words)
+        if layer == 0:
+            return TAIL - math.log1p(-fraction), words
+        if (HEIGHTS[layer - np.uint64(1)] - HEIGHTS[layer]) * fraction + HEIGHTS[layer] < math.exp(-x):
+            return x, words
+        word, words = advance(words)
+        layer, place = (word >> np.uint64(3)) & np.uint64(255), np.int64(word >> np.uint64(11))
+        x = place * WIDTHS[layer]
+        if place < LIMITS[layer]:
+            return x, words
+
+
+@kernel
 def exponential(stream, b):
-    """Exponential with mean 1, by inversion."""
-    return -logarithm(1.0 - uniform(stream, b))
+    """Exponential with mean 1, as `numpy.random.Generator.standard_exponential`."""
+    x, words = draw_exponential(load(stream, b))
+    store(stream, b, words)
+    return x
 
 
 @kernel

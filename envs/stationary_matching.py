@@ -46,10 +46,10 @@ from matchgym.envs.instance import InputError, Instance, Rates, as_array
 from matchgym.envs.rng import (
     alias_table,
     binomial,
+    draw_exponential,
     draw_uniform,
     exponential,
     load,
-    logarithm,
     pick,
     pick_cell,
     poisson,
@@ -260,11 +260,11 @@ def events_kernel(params, state, b):
     elapsed, departure_rate, words = state.elapsed_time[b], state.departure_rate[b], load(state.stream, b)
     while True:
         total = params.arrival_rate + departure_rate
-        clock, words = draw_uniform(words)
+        clock, words = draw_exponential(words)
         level, words = draw_uniform(words)
         level *= total
         arrival = pick_cell(level * params.cells_per_rate, params.threshold, params.outcomes)
-        elapsed -= logarithm(1.0 - clock) / total
+        elapsed += clock / total
         if level < params.arrival_rate:
             if arrival >= n:
                 state.customer[b] = arrival - n

@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from matchgym.envs.rng import alias_table, binomial, exponential, logarithm, next_word, pick, poisson, seed_words, uniform
+from matchgym.envs.rng import (
+    TAIL,
+    alias_table,
+    binomial,
+    exponential,
+    logarithm,
+    next_word,
+    pick,
+    poisson,
+    seed_words,
+    uniform,
+    ziggurat,
+)
 
 LEVEL = 1e-4  # of each goodness-of-fit test; the seeds are fixed, so a pass is a pass for ever
 DRAWS = 200_000
@@ -81,9 +93,31 @@ def test_uniform_is_numpys_random():
 
 
 def test_exponential_law():
-    out = np.empty(DRAWS)
+    out = np.empty(10 * DRAWS)
     exponentials(stream(1), out)
     assert stats.kstest(out, "expon").pvalue > LEVEL
+    tail = out[out > 7.7]  # beyond the layers, the same law begins anew
+    assert len(tail) > 500
+    assert stats.kstest(tail - 7.7, "expon").pvalue > LEVEL
+
+
+def test_exponential_is_numpys_standard_exponential_up_to_rounding():
+    """Numpy's tables bear errors of a few units in the last place."""
+    out = np.empty(10 * DRAWS)
+    exponentials(stream(5), out)
+    theirs = np.random.Generator(np.random.SFC64(5)).standard_exponential(len(out))
+    np.testing.assert_allclose(out, theirs, rtol=2e-15, atol=0)
+
+
+def test_layers_of_the_ziggurat_have_one_area():
+    """Each layer is as wide as the curve at its lower height; the lowest has the tail below it."""
+    widths, _, heights = ziggurat()
+    x = widths * 2.0**53
+    area = (TAIL + 1) * math.exp(-TAIL)
+    np.testing.assert_allclose(heights[1:], np.exp(-x[1:]), rtol=1e-14)
+    np.testing.assert_allclose(x[1:] * (heights[:-1] - heights[1:]), area, rtol=1e-11)
+    assert x[0] * heights[255] == pytest.approx(area, rel=1e-14)
+    assert x[255] == TAIL
 
 
 @numba.njit
