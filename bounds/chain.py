@@ -32,6 +32,7 @@ MAX_ROUNDS = 100
 SOLVED = 1e-6  # residual of a linear system above which its solution is refused, relative to the right-hand side
 ILL_CONDITIONED = "it is too ill-conditioned; use a linear programme or simulation."
 MAX_REFINEMENTS = 8
+LinearSolver = Callable[[sparse.spmatrix, NDArray[np.float64]], NDArray[np.float64]]
 DIRECT_STATES = 3_000  # above, an incomplete factorisation is tried first
 
 
@@ -169,6 +170,11 @@ def _solvers(matrix: sparse.csc_matrix) -> Iterator[Callable[[NDArray[np.float64
         raise InputError(f"the Markov chain cannot be solved ({failure}): {ILL_CONDITIONED}") from None
 
 
+def solve_directly(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve a sparse system by a complete factorisation, the best way up to three dimensions."""
+    return splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A").solve(right)
+
+
 def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Solve a sparse system to rounding error by iterative refinement."""
     matrix = matrix.tocsc()
@@ -187,12 +193,14 @@ def _solve(matrix: sparse.spmatrix, right: NDArray[np.float64]) -> NDArray[np.fl
     raise InputError(f"the Markov chain cannot be solved: {ILL_CONDITIONED}")
 
 
-def poisson_equation(generator: sparse.spmatrix, reward: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+def poisson_equation(
+    generator: sparse.spmatrix, reward: NDArray[np.float64], solve: LinearSolver = _solve
+) -> tuple[float, NDArray[np.float64]]:
     """The gain g and the bias h (S,), h[0] = 0, of a chain with one recurrent class: G h - g = -reward."""
     size = len(reward)
     without_first = sparse.diags(np.r_[0.0, np.ones(size - 1)])
     gain_column = sparse.csr_matrix((np.ones(size), (np.arange(size), np.zeros(size, int))), (size, size))
-    solution = _solve(generator @ without_first - gain_column, -reward)
+    solution = solve(generator @ without_first - gain_column, -reward)
     return float(solution[0]), np.r_[0.0, solution[1:]]
 
 

@@ -8,6 +8,7 @@ For every policy, also one that sees all queues:
                   busy holds a task, and P(server j is busy) = sum_i f_ij / u_j
     fluid-types   the same by types, with a pair of types joined unless its compatibility is 0
     fluid         the same in the limit of many servers, per server
+    optimum       the least mean of all policies, between two certified values; few servers (`locality_optimum`)
     horizon       the mean of E Z(t) / N over the time that 1000 tasks take, from the instance's start: for runs so short
 
 For policies that choose among the d servers drawn, whatever they know (action "server"):
@@ -36,6 +37,7 @@ from matchgym.bounds.birth_death import birth_death_tasks, pooled_tasks, refuse_
 from matchgym.bounds.bound import Bound, Proof, certify
 from matchgym.bounds.locality_groups import Groups, graph_groups, type_degrees
 from matchgym.bounds.locality_limit import limit_load, limit_of
+from matchgym.bounds.locality_optimum import optimum, prove_optimum
 from matchgym.bounds.locality_stability import stability
 from matchgym.bounds.programme import HeldProgramme, InfeasibleError
 from matchgym.bounds.rational import CertificateError, exact
@@ -338,6 +340,7 @@ _BOUNDS: dict[str, Callable[[DataLocalityInstance], Bound]] = {
     "birth-death": birth_death,
     "pooled": pooled,
     "horizon": horizon,
+    "optimum": optimum,
     "sampled": partial(_solve_sampled, "sampled"),
     "fluid": partial(_solve_flows, "fluid"),
 }
@@ -348,4 +351,5 @@ PROVERS = {
     "birth-death": _prove_birth_death,
     "pooled": _prove_pooled,
     "horizon": _prove_horizon,
+    "optimum": prove_optimum,
 }
