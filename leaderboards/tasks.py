@@ -19,7 +19,7 @@ from matchgym.leaderboards.service_tasks import SERVICE_TASKS
 from matchgym.leaderboards.task import LOOKS as LOOKS
 from matchgym.leaderboards.task import Task as Task
 
-SUITE_VERSION = "3"
+SUITE_VERSION = "4"
 SCORER_VERSION = "3"
 
 FIXED_TASKS = (*MATCHING_TASKS, *SERVICE_TASKS)

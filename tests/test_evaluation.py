@@ -178,7 +178,7 @@ def test_default_warm_up_outlasts_slow_suppliers():
     found = evaluate(policy, ID).objective
     exact = exact_value(policy).mean
     assert abs(found.mean - exact) < 4 * (found.high - found.low) / (2 * stats.t.ppf(0.975, 31))
-    biased = evaluate(policy, ID, warmup=2_000, decisions=20_000).objective
+    biased = evaluate(policy, ID, warmup=2_000, decisions=20_000, replications=512).objective
     assert biased.high < exact
     assert run_length(find(ID).model, policy.instance, None, None)[0] == 1_000_000  # ten stays
     assert run_length(find(ID).model, find(ID).model.load("demo"), None, None) == (2_000, 20_000)
