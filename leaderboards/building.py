@@ -43,22 +43,25 @@ def build_board(
 
 
 def _build(store: FolderStore, tasks: Sequence[Task], agents: Sequence[Path], is_quick: bool, bar: Bar, jobs: int) -> Record:
-    known = seasons(store.records())
-    season = known[-1] if known else open_season(store, DEFAULT_SEASON, is_quick)
+    opened = seasons(store.records())
+    season = opened[-1] if opened else open_season(store, DEFAULT_SEASON, is_quick)
     if season.is_quick != is_quick:
         kinds = ("full", "quick") if is_quick else ("quick", "full")
         raise InputError(
             f"{store.folder} holds a {kinds[0]} board, which a {kinds[1]} one must not replace; give another --out."
         )
     folders = find_agents(agents)
-    submit_baselines(baselines(tasks), store, tasks, bar, jobs)
+    asked = {task.name: task for task in tasks}
+    known = [asked.pop(task.name, task) for task in TASKS]  # the board may have more tasks than are asked for
+    known += asked.values()
+    submit_baselines(baselines(tasks), store, known, bar, jobs)
     with tempfile.TemporaryDirectory() as name:
         exported = [_exported(folder, Path(name) / str(k), tasks) for k, folder in enumerate(folders)]
     done = {record["body"].get("artefact") for record in store.records()}
-    submit([each for each in exported if each.sha256 not in done], store, tasks, is_jailed=False, bar=bar, jobs=jobs)
+    submit([each for each in exported if each.sha256 not in done], store, known, is_jailed=False, bar=bar, jobs=jobs)
     # Without agents of one's own, whoever is measured here has been submitted by somebody else.
-    verify_leaders(store, tasks, is_jailed=not exported, bar=bar, jobs=jobs)
-    return publish(store, tasks)
+    verify_leaders(store, known, is_jailed=not exported, bar=bar, jobs=jobs)
+    return publish(store, known)
 
 
 def _exported(folder: Path, out: Path, tasks: Sequence[Task]) -> Artefact:

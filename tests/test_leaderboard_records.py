@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from matchgym.cli.commands import app
 from matchgym.cli.leaderboard import leaderboard
 from matchgym.envs.instance import InputError
-from matchgym.leaderboards import measuring
+from matchgym.leaderboards import building, measuring
 from matchgym.leaderboards.artefact import read_artefact, stored_artefact
 from matchgym.leaderboards.board import assemble, leaders
 from matchgym.leaderboards.building import build_board, close_board, find_agents, replay_rows, submit_artefacts
@@ -359,6 +359,14 @@ def test_malformed_records_are_sentences_and_not_crashes(copied, change) -> None
 def test_a_board_of_some_tasks_is_sound(tmp_path) -> None:
     """Built with a part of the tasks, and verified by whoever knows them all."""
     build_board(tmp_path, TINY[1:])
+    assert problems_of(tmp_path) == ""
+
+
+def test_a_board_grows_task_by_task(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(building, "TASKS", TINY)
+    build_board(tmp_path, TINY[:1])
+    board = build_board(tmp_path, TINY[1:])
+    assert [task["name"] for task in board["tasks"]] == [task.name for task in TINY]
     assert problems_of(tmp_path) == ""
 
 
