@@ -170,7 +170,12 @@ def instance(
 @leaderboard.command()
 def verify(
     out: Published = None,
-    rows: Annotated[int, typer.Option("--rows", min=0, help="Rows of each task to replay.")] = 1,
+    rows: Annotated[
+        int, typer.Option("--rows", min=0, help="Rows of each task to replay; 0: no bound is found anew either.")
+    ] = 1,
+    head: Annotated[
+        str | None, typer.Option("--head", metavar="SHA256", help="A record that was the last one when you looked before.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check every digest, derive every bound and every number anew, replay a sample of the rows and compare exactly."""
@@ -179,7 +184,7 @@ def verify(
 
     watch = Stopwatch()
     folder = RESULTS if out is None else out
-    report = verify_board(folder, replays=rows, bar=progress_bar)
+    report = verify_board(folder, replays=rows, bar=progress_bar, known_head=head)
     if as_json:
         print_json({"folder": str(folder), "is_sound": report.is_sound, **vars(report), "seconds": watch.seconds})
     else:
@@ -258,6 +263,7 @@ def _show(board: dict[str, Any]) -> None:
                 f"  tier {tier:<3} {shorten_name(row['name']):<24} ranks {ranks:<7} "
                 f"score {significant(score, 4):>9}   {told}   {row['state']}",
                 markup=False,
+                soft_wrap=True,
             )
 
 

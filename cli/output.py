@@ -49,7 +49,7 @@ def make_folder(option: str, path: Path) -> None:
 def progress_bar(label: str) -> Iterator[Callable[[float], None]]:
     """A bar on stderr, shown only to a person; yields a function that takes the share done."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),

@@ -24,8 +24,8 @@ algorithm is the best baseline that sees what an agent sees; baselines that are 
 policy, are not counted. The best agent is the best of the five training seeds; what to expect of a method is under Methods, an
 interquartile mean over all seeds. Shares are of the exact optimum where it is known, else the score is given, from 0 (anchor)
 to 1 (certified bound, which no policy exceeds and often none reaches). Differences are paired under the same random numbers and
-adjusted for the number of agents; what is clearly not better, or cannot be told apart, is measured on fewer replications, so
-that means of two rows may stand in the other order.
+adjusted for the number of agents; better means better on fresh seeds too. What is clearly worse is measured on fewer
+replications, and its mean is that of the best algorithm plus the difference.
 
 The best agent is better than the best algorithm on {better} tasks, as good on {tie}, and worse on {worse}."""
 METHODS = """Intervals are over training seeds (stratified bootstrap). The noise of the evaluation, which all runs share because

@@ -17,12 +17,12 @@ from matchgym.leaderboards.ranking import LEVEL, beats, holm, paired_p_value, ra
 from matchgym.leaderboards.season import Season, seasons
 from matchgym.leaderboards.store import SCHEMA_VERSION, Record
 from matchgym.leaderboards.tasks import SCORER_VERSION, SUITE_VERSION, TASKS, Task
-from matchgym.leaderboards.tracks import track_rows
+from matchgym.leaderboards.tracks import mean_interval, track_rows
 
 ABOVE_BOUND = 4.0  # standard errors above the bound from which a row is quarantined
 UNSTABLE_SCORE = -1.0
 BASELINE, AGENT = "baseline", "agent"
-HIDDEN = ("values", "fresh_values", "scores")  # of a row: kept in the records, or derived and long
+HIDDEN = ("values", "fresh_values", "scores", "estimate")  # of a row: kept in the records, or derived and long
 
 Values = NDArray[np.float64]
 
@@ -141,10 +141,13 @@ def _task(task: Task, bodies: Mapping[str, Sequence[Record]], submitted: Mapping
     certified = certified_values(bounds["bound"], len(anchor_values))
     rows = [_row(submitted[key], body, anchor_values, certified) for key, body in season.items()]
     _mark_copies(rows)
-    rows.sort(key=lambda row: (row["is_unstable"], -float(row["values"].mean()), row["name"], row["artefact"]))
-    sound = [row for row in rows if not row["is_above_bound"] and not row["is_unstable"]]
-    _compare(sound, fresh)
+    best = best_baseline([row for row in rows if not row["is_above_bound"] and not row["is_unstable"]])
     gap = float(certified.mean() - anchor_values.mean())
+    for row in rows:
+        if best is not None and row["replications"] < best["replications"]:
+            _extend(row, best, float(anchor_values.mean()), gap)
+    rows.sort(key=lambda row: (row["is_unstable"], -row["estimate"], row["name"], row["artefact"]))
+    _compare([row for row in rows if not row["is_above_bound"] and not row["is_unstable"]], best, fresh)
     optimum = bounds["optimum"]
     refused = [body for body in bodies["refused"] if body["task"] == task.name]
     return {
@@ -208,21 +211,46 @@ def _row(who: Record, body: Record, anchor: Values, certified: Values) -> Record
         "values": values,
         "fresh_values": None,
         "scores": scores,
+        "estimate": float(values.mean()),
     }
 
 
-def _compare(rows: list[Record], fresh: Mapping[str, Values]) -> None:
+def extended_interval(values: Values, reference: Values) -> Interval:
+    """The mean that n values would have on all N > n replications of a reference: its mean, plus the mean difference from it.
+
+    Values and reference belong together on the first n. A sum of two independent means, of values - (1 - n / N) reference on
+    these, and of (1 - n / N) reference on the others. What stopped early is so freed of the luck of the first replications.
+    """
+    n = len(values)
+    rest = 1 - n / len(reference)
+    mean, low, high = mean_interval([2 * (values - rest * reference[:n]), 2 * rest * reference[n:]])
+    return Interval(mean, low, high)
+
+
+def _extend(row: Record, best: Record, anchor: float, gap: float) -> None:
+    """The objective and the score of a row that stopped early, extended to the replications of the best baseline."""
+    found = extended_interval(row["values"], best["values"])
+    row["objective"], row["estimate"] = interval(found), found.mean
+    row["ratio"] = None if row["ratio"] is None else significant(found.mean / (anchor + gap))
+    if row["scores"] is not None and not row["is_unstable"]:
+        score = extended_interval(row["scores"], best["scores"])
+        mean, half = (found.mean - anchor) / gap, score.high - score.mean
+        row["score"] = interval(Interval(mean, mean - half, mean + half))
+
+
+def _compare(rows: list[Record], best: Record | None, fresh: Mapping[str, Values]) -> None:
     """Fill in the tiers, ranks, verdicts and states of rows that are in order of their means."""
+    complete = max((row["replications"] for row in rows), default=0)
     beaten = beats([[row["values"]] for row in rows])
     for row, tier, ranks in zip(rows, tiers(beaten), rank_intervals(beaten)):
         row["tier"], row["ranks"] = tier, list(ranks)
-        row["state"] = "provisional" if tier == 1 else "measured"
         row["fresh_values"] = fresh.get(row["artefact"])
-    best = best_baseline(rows)
+    for row, p, difference, verdict in _verdicts(rows, best, "values") if best else []:
+        row["p_value"], row["difference"], row["verdict"] = p, difference, verdict
+    for row in rows:
+        row["state"] = "provisional" if _is_claim(row) and row["replications"] == complete else "measured"
     if best is None:
         return
-    for row, p, difference, verdict in _verdicts(rows, best, "values"):
-        row["p_value"], row["difference"], row["verdict"] = p, difference, verdict
     best["verdict"] = "best"
     again = [row for row in rows if row["fresh_values"] is not None]
     if best["fresh_values"] is None:
@@ -241,12 +269,17 @@ def _compare(rows: list[Record], fresh: Mapping[str, Values]) -> None:
 def _verdicts(rows: Sequence[Record], best: Record, key: str) -> list[tuple[Record, float, Record, str]]:
     """(row, Holm-adjusted p, difference, verdict) of all rows but the best baseline, on the replications that both have.
 
-    A verdict needs p <= LOOK_LEVEL, as a row may have been measured for up to three looks.
+    A verdict needs p <= LOOK_LEVEL, as a row may have been measured for up to three looks. Copies are no tests of their own, or
+    they would weaken those of others; they get Bonferroni's correction.
     """
     others = [row for row in rows if row is not best]
     pairs = [(row[key], best[key]) for row in others]
     pairs = [(a[: min(len(a), len(b))], b[: min(len(a), len(b))]) for a, b in pairs]
-    adjusted = holm([paired_p_value(a, b) for a, b in pairs])
+    p_values = [paired_p_value(a, b) for a, b in pairs]
+    tested = [k for k, row in enumerate(others) if row["same_as"] is None]
+    adjusted = [min(1.0, max(1, len(tested)) * p) for p in p_values]
+    for k, p in zip(tested, holm([p_values[k] for k in tested])):
+        adjusted[k] = p
     found = []
     for row, p, (a, b) in zip(others, adjusted, pairs):
         difference = paired_interval(a, b)
@@ -259,13 +292,19 @@ def best_baseline(rows: Sequence[Record]) -> Record | None:
     """The classical baseline with the largest mean among those that were measured on most replications."""
     baselines = [row for row in rows if row["kind"] == BASELINE]
     longest = max((row["replications"] for row in baselines), default=0)
-    return next((row for row in baselines if row["replications"] == longest), None)
+    complete = [row for row in baselines if row["replications"] == longest]
+    return min(complete, key=lambda row: (-row["estimate"], row["name"], row["artefact"]), default=None)
+
+
+def _is_claim(row: Record) -> bool:
+    """Whether a row is first, or an agent said to be better than the best classical baseline: what fresh seeds must confirm."""
+    return bool(row["tier"] == 1 or (row["kind"] == AGENT and row["verdict"] == "better"))
 
 
 def leaders(task: Record) -> list[str]:
-    """Artefacts of a task's would-be leaders that fresh seeds are for, and of the best classical baseline."""
+    """Artefacts of a task's rows that fresh seeds are for, see `_is_claim`, and of the best classical baseline."""
     best = best_baseline([row for row in task["rows"] if row["tier"] is not None])
-    first = [row for row in task["rows"] if row["tier"] == 1 and row["replications"] == task["replications"]]
+    first = [row for row in task["rows"] if _is_claim(row) and row["replications"] == task["replications"]]
     return [row["artefact"] for row in task["rows"] if row is best or any(row is each for each in first)]
 
 

@@ -10,11 +10,12 @@ KINDS = {"baseline": "baseline", "optimum": "exact optimum", "informed": "told h
 VERDICTS = {"best": "★ best baseline", "better": "▲ better", "tie": "= tie", "worse": "▼ worse"}
 STATES = {
     "verified": "verified on fresh seeds",
-    "provisional": "provisional: first on the season’s seeds, not confirmed on fresh ones",
+    "provisional": "provisional: first or better on the season’s seeds, not confirmed on fresh ones",
     "measured": "measured on the season’s seeds",
     "unstable": "unstable: its backlog grows",
     "quarantined": "quarantined: above the certified bound",
 }
+MARKDOWN = set("\\`*_{}[]<>()#!|~&@:/")  # characters that Markdown or what renders it may take for more than text
 CHART = "\0"  # marks the head of a column of bars
 NAVIGATION = {
     "index.html": "Board",
@@ -23,6 +24,11 @@ NAVIGATION = {
     "rules.html": "Rules",
     "ranks.html": "How to read ranks",
 }
+
+
+def markdown(name: str) -> str:
+    """A name that a stranger gave, as plain text in Markdown."""
+    return "".join(f"\\{c}" if c in MARKDOWN else c if c.isprintable() else "?" for c in name)
 
 
 def page(title: str, body: str, board: Record, here: str = "", depth: int = 0) -> str:

@@ -41,7 +41,7 @@ def method_rows(
 ) -> list[Record]:
     """Methods, by name, best first: agents of one name, algorithm and set of tasks that were trained with different seeds.
 
-    `near` has for each agent what came in before and decides alike; runs that decide as another's entry are counted.
+    `near` has for each agent what came in before and decides alike; runs that decide as an earlier entry are counted.
     """
     tables = {task["name"]: {row["artefact"]: row["score"] for row in task["rows"] if row["score"]} for task in tasks}
     groups: dict[tuple[str, str, tuple[str, ...]], dict[int, str]] = {}
@@ -59,6 +59,5 @@ def method_rows(
         mean, low, high = method_interval(scores)
         score = {"mean": significant(mean), "low": significant(low), "high": significant(high)}
         found = {"name": name, "algorithm": algorithm, "runs": len(artefacts), "tasks": list(played), "score": score}
-        others = [[other for other in (near or {}).get(each, ()) if other["artefact"] not in artefacts] for each in artefacts]
-        rows.append({**found, "copies": sum(map(bool, others))})
+        rows.append({**found, "copies": sum(bool((near or {}).get(each)) for each in artefacts)})
     return sorted(rows, key=lambda row: (-row["score"]["mean"], row["name"], row["tasks"]))

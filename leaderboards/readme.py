@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards.board import assemble
-from matchgym.leaderboards.markup import minus, ranks_text
+from matchgym.leaderboards.markup import markdown, minus, ranks_text
 from matchgym.leaderboards.store import Record
 from matchgym.leaderboards.tasks import TASKS, Task
 
@@ -28,7 +28,7 @@ def board_table(records: Sequence[Record], tasks: Sequence[Task] = TASKS) -> str
             half = (score["high"] - score["low"]) / 2
             head = f"{track['id']} | {len(track['tasks'])}" if k == 0 else "|"
             numbers = minus(f"{score['mean']:.3f} ± {half:.3f} | {row['worst']:.3f}")
-            lines.append(f"| {head} | {row['name']} | {ranks_text(row['ranks'])} | {numbers} |")
+            lines.append(f"| {head} | {markdown(row['name'])} | {ranks_text(row['ranks'])} | {numbers} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ Kinds of records, besides those of seasons:
 An artefact that was submitted stays listed, whatever it scores, and comes in once per season.
 """
 
+import re
 from collections.abc import Sequence
 
 from matchgym.envs.instance import InputError, shorten
@@ -31,14 +32,16 @@ from matchgym.leaderboards.tasks import TASKS, Task
 
 
 def kind_of(artefact: Artefact, is_ours: bool) -> str:
-    """What others submit is an "agent"; of ours, the exact best policy and those that are told hidden rewards stand apart."""
-    if not is_ours:
-        return "agent"
-    (name,) = {parse_declaration(file.data)["policy"] for file in artefact.entries}
-    if name == "optimal":
-        return "optimum"
-    options = task_policies(artefact.entries[0].task)[name].options
-    return "informed" if options.get("known_rewards") else BASELINE
+    """Whoever declares the exact best policy, or one that is told hidden rewards, stands apart; else ours is a "baseline"."""
+    kinds = set[str]()
+    for file in artefact.entries:
+        if file.kind == "declarative/1":
+            name = parse_declaration(file.data)["policy"]
+            if task_policies(file.task)[name].options.get("known_rewards"):
+                kinds.add("informed")
+            elif name == "optimal":
+                kinds.add("optimum")
+    return next((kind for kind in ("informed", "optimum") if kind in kinds), BASELINE if is_ours else "agent")
 
 
 def submit(
@@ -71,6 +74,7 @@ def submit(
     for artefact in new:
         known.add(artefact)
         if not is_ours:  # baselines say themselves which instances they cannot play
+            _check_name(artefact)
             _check_company(artefact, before, season)
             pass_gate(artefact, is_jailed)
     for artefact in new:
@@ -82,6 +86,17 @@ def submit(
         store.append("submitted", body | {"kind": kind_of(artefact, is_ours), "method": method})
     finish(store, tasks, is_jailed, bar, jobs)
     return store.records()[len(before) :]
+
+
+def _check_name(artefact: Artefact) -> None:
+    """InputError if an agent has the name of a baseline, or one that boards give themselves."""
+    name = artefact.agent["name"]
+    if any(name in task_policies(file.task) for file in artefact.entries):
+        raise InputError(f"agent.name {shorten(name)} is that of a policy of matchgym; choose another name.")
+    if re.search(r", seed \d+$", name):
+        raise InputError(
+            f"agent.name {shorten(name)} ends like those of several seeds, which boards add themselves; leave it out."
+        )
 
 
 def _check_company(artefact: Artefact, records: Sequence[Record], season: Season) -> None:
@@ -146,13 +161,13 @@ class Known:
                 self._keep(stored_artefact(store, record["body"]["artefact"], tasks))
 
     def add(self, artefact: Artefact) -> None:
-        """Take note of an artefact; InputError if it, or one with all its files, is known."""
+        """Take note of an artefact; InputError if it is known, or each of its files."""
         if artefact.sha256 in self.digests:
             raise InputError(f"this artefact is on the board already, as {shorten(self.digests[artefact.sha256])}.")
         holders = [self.files.get(key, set()) for key in self._keys(artefact)]
-        if copied := set.intersection(*holders):
-            name = shorten(self.digests[min(copied)])
-            raise InputError(f"the artefact's files are those of {name}, which is on the board already.")
+        if all(holders):
+            names = ", ".join(dict.fromkeys(shorten(self.digests[min(mine)]) for mine in holders))
+            raise InputError(f"the artefact's files are all on the board already, as those of {names}.")
         self._keep(artefact)
 
     def _keep(self, artefact: Artefact) -> None:

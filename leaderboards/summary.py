@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matchgym.leaderboards.markup import markdown
+
 Record = Mapping[str, Any]
 HEAD = "| task | anchor | best algorithm | best agent | of the best possible | against the best algorithm |"
 
@@ -16,7 +18,7 @@ def results_table(board: Record, env_id: str) -> str:
 def _line(task: Record) -> str:
     baseline, agent = (_best(task["rows"], kind) for kind in ("baseline", "agent"))
     cells = [f"{task['name']}", task["anchor"]]
-    cells += [f"{row['name']} {_interval(row['objective'])}" if row else "none yet" for row in (baseline, agent)]
+    cells += [f"{markdown(row['name'])} {_interval(row['objective'])}" if row else "none yet" for row in (baseline, agent)]
     return "| " + " | ".join([*cells, _share(task, agent or baseline), _verdict(agent)]) + " |"
 
 
@@ -42,11 +44,17 @@ def _share(task: Record, row: Record | None) -> str:
     return f"score {row['score']['mean']:.3f}" if row["score"] else "no score"
 
 
+def _confirmed(row: Record) -> Any:
+    """The verdict on a row; one that fresh seeds do not confirm to be better counts as a tie."""
+    is_confirmed = row["fresh"] is not None and row["fresh"]["verdict"] == "better"
+    return "tie" if row["verdict"] == "better" and not is_confirmed else row["verdict"]
+
+
 def _verdict(agent: Record | None) -> str:
     if agent is None:
         return ""
-    gain = agent["difference"]
-    return f"{agent['verdict']} ({gain['mean']:+.2g} ± {(gain['high'] - gain['low']) / 2:.1g})" if gain else agent["verdict"]
+    gain, verdict = agent["difference"], _confirmed(agent)
+    return f"{verdict} ({gain['mean']:+.2g} ± {(gain['high'] - gain['low']) / 2:.1g})" if gain else verdict
 
 
 def verdicts(board: Record) -> dict[str, int]:
@@ -54,8 +62,8 @@ def verdicts(board: Record) -> dict[str, int]:
     found = {"better": 0, "tie": 0, "worse": 0}
     for task in board["tasks"]:
         agent = None if task.get("family") else _best(task["rows"], "agent")
-        if agent is not None and agent["verdict"] in found:
-            found[agent["verdict"]] += 1
+        if agent is not None and _confirmed(agent) in found:
+            found[_confirmed(agent)] += 1
     return found
 
 
@@ -65,7 +73,7 @@ def methods_table(board: Record) -> str:
     for row in board["methods"]:
         score = row["score"]
         lines.append(
-            f"| {row['name']} | {row['algorithm']} | {row['runs']} | {len(row['tasks'])} | "
+            f"| {markdown(row['name'])} | {markdown(row['algorithm'])} | {row['runs']} | {len(row['tasks'])} | "
             f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}] |"
         )
     return "\n".join(lines) + "\n"

@@ -72,9 +72,11 @@ matchgym submit DIR</pre>
 the mask and
 chooses the action. A row is measured on {looks} and then {LOOKS[-1]} replications, and left at a look at which it is
 significantly
-worse than the best classical baseline. Rows of the first tier are measured once more on fresh seeds; a row counts as
-better than
-the best baseline only if these agree.</p>
+worse than the best classical baseline. Its mean is then that of this baseline on all replications plus the mean
+difference
+on those that both have. Rows of the first tier, and agents better than the best baseline, are measured once more on fresh
+seeds; a row
+counts as better only if these agree.</p>
 <h2>Seeds</h2>
 <p>Public seeds are for practice. A season’s seeds come from a secret whose sha256 is published when the season opens;
 the secret is

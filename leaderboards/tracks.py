@@ -60,8 +60,10 @@ def track_rows(tasks: Sequence[Record]) -> list[Record]:
 
 def _aggregate(parts: Sequence[Record]) -> Record:
     """A row of a track from its rows on all tasks."""
-    mean, low, high = mean_interval([part["scores"] for part in parts])
-    means = [float(part["scores"].mean()) for part in parts]
+    centre, low, high = mean_interval([part["scores"] for part in parts])
+    means = [float(part["score"]["mean"]) for part in parts]  # of parts that stopped early not the means of their samples
+    mean = float(np.mean(means))
+    low, high = mean - (centre - low), mean + (high - centre)
     return {
         "artefact": parts[0]["artefact"],
         "name": parts[0]["name"],

@@ -5,12 +5,15 @@
 3. Every artefact is there with its digests, and is what the records say; nothing else lies about.
 4. Every certificate has its digest, and proves the stated bound in exact arithmetic, without a solver.
 5. board.json and the pages follow from the records, byte for byte.
-6. A sample of rows is replayed and must give the same values, bit for bit; no baseline is missing.
+6. A sample of rows is replayed and must give the same values, bit for bit; bounds found anew are no tighter; no baseline is
+   missing.
+7. The records go on from a known one, if its digest is given: whoever rewrites all that came after an entry can leave it out.
 
-So any flipped byte is found, and any consistent forgery of values by a replay. Times per decision are reports of the machine
-that measured them: nothing proves them.
+So any flipped byte is found, and any consistent forgery of values by a replay. Times of records and per decision are reports of
+the machine that measured: nothing proves them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +24,9 @@ import numpy as np
 from matchgym.baselines.evaluation import drawn_instances
 from matchgym.bounds.bound import VALUE_FLOOR, VALUE_TOLERANCE, Proof
 from matchgym.bounds.rational import round_down, round_up
-from matchgym.envs.instance import InputError
+from matchgym.envs.instance import InputError, shorten
 from matchgym.leaderboards import jail
-from matchgym.leaderboards.artefact import load_policy, release, stored_artefact, task_policies
+from matchgym.leaderboards.artefact import Artefact, load_policy, release, stored_artefact, task_policies
 from matchgym.leaderboards.board import assemble, leaders
 from matchgym.leaderboards.entrants import baseline
 from matchgym.leaderboards.measuring import certified_values, exact_kind, find_optimum, is_unstable, measure
@@ -76,10 +79,13 @@ class Report:
         return not self.problems
 
 
-def verify_board(out: Path, tasks: Sequence[Task] = TASKS, replays: int = 1, bar: Bar = no_bar) -> Report:
+def verify_board(
+    out: Path, tasks: Sequence[Task] = TASKS, replays: int = 1, bar: Bar = no_bar, known_head: str | None = None
+) -> Report:
     """Check all that is published in a folder; `replays` rows of each task of each season are measured again.
 
-    The replayed rows are chosen by the digest of the last record, so the sample cannot be picked without changing the records.
+    `known_head` begins the sha256 of a record that was the last one some day, as leaderboards/README.md names it. The replayed
+    rows are chosen by the digest of the last record, so the sample cannot be picked without changing the records.
     """
     report, store = Report(), FolderStore(out)
     try:
@@ -96,6 +102,8 @@ def verify_board(out: Path, tasks: Sequence[Task] = TASKS, replays: int = 1, bar
             report.problems.append(f"record {record['n']} of kind {record['kind']!r} has other fields than that kind has.")
     if report.problems:
         return report
+    if known_head is not None and not any(record["sha256"].startswith(known_head) for record in records):
+        report.problems.append(f"no record has a sha256 that starts with {shorten(known_head)}: the records were rewritten.")
     for season in found:
         mine = [record for record in records if record["body"]["season"] == season.name]
         try:
@@ -140,6 +148,7 @@ class _Checks:
     tasks: dict[str, Task]
     report: Report
     bar: Bar
+    ours: set[str] = field(default_factory=set)  # artefacts that the project submits
 
     def wrong(self, sentence: str) -> None:
         self.report.problems.append(f"season {self.season.name}: {sentence}")
@@ -184,13 +193,19 @@ class _Checks:
             method = {key: artefact.method[key] for key in ("algorithm", "training_steps", "train_seed")}
             if (body["name"], body["method"]) != (artefact.agent["name"], method):
                 self.wrong(f"artefact {body['artefact'][:12]} is not what its record says.")
-            if body["kind"] != "agent" and kind_of(artefact, True) != body["kind"]:
-                self.wrong(f"{body['name']!r} is not of the kind {body['kind']!r}.")
-            if body["kind"] != "agent":
-                entered = [file.task for file in artefact.entries]
-                ours = baseline(entered, artefact.agent["name"], artefact.method["library_version"])
-                if ours.sha256 != artefact.sha256:
-                    self.wrong(f"{body['name']!r} is none of the project's own entries, but is listed as {body['kind']!r}.")
+            is_ours = self.is_ours(artefact)
+            if kind_of(artefact, is_ours) != body["kind"]:
+                whose = "one" if is_ours else "none"
+                self.wrong(f"{body['name']!r} is {whose} of the project's own entries, and not of the kind {body['kind']!r}.")
+            if is_ours:
+                self.ours.add(artefact.sha256)
+
+    def is_ours(self, artefact: Artefact) -> bool:
+        """Whether an artefact is what the project submits for one of its policies."""
+        name, entered = artefact.agent["name"], [file.task for file in artefact.entries]
+        if not all(task.id == entered[0].id and name in task_policies(task) for task in entered):
+            return False
+        return baseline(entered, name, artefact.method["library_version"]).sha256 == artefact.sha256
 
     def bounds(self, body: Record) -> None:
         task, bound = self.tasks[body["task"]], body["bound"]
@@ -274,15 +289,20 @@ class _Checks:
                 values = np.array(body["values"], float)
                 if body["phase"] not in PHASES or values.shape not in {(look,) for look in task.looks}:
                     self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} has values of no look.")
+                if body["is_unstable"] and values.mean() >= 0:
+                    self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} is not unstable with what it earns.")
                 if (body["decisions"] is None) != (body["phase"] != PHASES[0]):
                     self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} lacks its decisions at the probes.")
                 self.report.rows += 1
-            elif submitted[body["artefact"]]["kind"] != "agent" and self.refusal(body) != body["reason"]:
+            elif body["artefact"] in self.ours and self.refusal(body) != body["reason"]:
                 self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} is not refused for the stated reason.")
         if self.season.revealed is not None:
             self.complete(submitted, seen)
         ours = {
-            (body["name"], task) for body in submitted.values() if body["kind"] != "agent" for task in self.played(body, seen)
+            (body["name"], task)
+            for body in submitted.values()
+            if body["artefact"] in self.ours
+            for task in self.played(body, seen)
         }
         for task in (self.tasks[body["task"]] for body in self.of("bounded")):
             for name in task_policies(task):
@@ -317,8 +337,22 @@ class _Checks:
             return refusal_of(file, error)
         return None
 
+    def bounds_anew(self) -> None:
+        """The bounds are those that the tasks ask for, and as tight as these are; a weaker one would raise no doubt else."""
+        for body in self.of("bounded"):
+            task, bound = self.tasks[body["task"]], body["bound"]
+            if "uppers" not in bound and not (task.family and self.seed(task, "season") is None):
+                found = task.entry.layer("bounds").bound(task.load(), task.bound_kind)
+                if found.kind != bound["kind"] or not math.isclose(found.upper, bound["upper"], rel_tol=1e-6, abs_tol=1e-9):
+                    self.wrong(
+                        f"task {task.name} asks for the bound {found.kind} of {found.upper!r}, not for {bound['kind']} of "
+                        f"{bound['upper']!r}."
+                    )
+
     def replays(self, number: int, digest: str) -> None:
         names = {body["artefact"]: body["name"] for body in self.of("submitted")}
+        if number:
+            self.bounds_anew()
         for task in self.tasks.values():
             mine = [body for body in self.of("evaluated") if body["task"] == task.name]
             keyed = sorted(mine, key=lambda body: sha256(f"{digest}/{task.name}/{body['artefact']}/{body['phase']}"))

@@ -13,17 +13,20 @@ from typer.testing import CliRunner
 
 from matchgym.cli.commands import app
 from matchgym.cli.leaderboard import leaderboard
+from matchgym.cli.output import progress_bar
 from matchgym.envs.instance import InputError
 from matchgym.leaderboards import building, measuring
 from matchgym.leaderboards.artefact import read_artefact, stored_artefact
 from matchgym.leaderboards.board import assemble, leaders
 from matchgym.leaderboards.building import build_board, close_board, find_agents, replay_rows, submit_artefacts
 from matchgym.leaderboards.entrants import baselines
+from matchgym.leaderboards.markup import markdown
 from matchgym.leaderboards.measuring import measure
+from matchgym.leaderboards.readme import BEGIN, END, updated
 from matchgym.leaderboards.season import close_season, latest, open_season, seasons, seed_of
 from matchgym.leaderboards.site import publish
-from matchgym.leaderboards.store import RECORDS, SECRETS, FolderStore
-from matchgym.leaderboards.submission import submit, submit_baselines, verify_leaders
+from matchgym.leaderboards.store import RECORDS, SECRETS, FolderStore, sha256
+from matchgym.leaderboards.submission import kind_of, submit, submit_baselines, verify_leaders
 from matchgym.leaderboards.tasks import TASKS
 from matchgym.leaderboards.verification import verify_board
 
@@ -168,17 +171,75 @@ def test_strangers_come_through_the_same_door(copied, tmp_path) -> None:
 def test_copies_are_refused_and_twins_are_marked(copied, tmp_path) -> None:
     same = stored_artefact(FolderStore(copied), baselines(TINY)[0].sha256, TINY).entries[0].data
     sybil = read_artefact(write_artefact(tmp_path / "a", data=same, entry=entry(), agent={"name": "sybil"}), TINY)
-    with pytest.raises(InputError, match="files are those of 'greedy'"):
+    with pytest.raises(InputError, match="those of 'greedy'"):
         submit_artefacts(copied, [sybil], tasks=TINY)
     for data, mode in ((same + b"\n", "greedy"), (same, "sample")):  # written otherwise, it says the same
         other = write_artefact(tmp_path / "b", data=data, entry=entry() | {"action_mode": mode}, agent={"name": "zz"})
-        with pytest.raises(InputError, match="files are those of 'greedy'"):
+        with pytest.raises(InputError, match="those of 'greedy'"):
             submit_artefacts(copied, [read_artefact(other, TINY)], tasks=TINY)
     data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.0}}'
     twin = read_artefact(write_artefact(tmp_path / "c", data=data, entry=entry(), agent={"name": "zz"}), TINY)
     board = submit_artefacts(copied, [twin], tasks=TINY)
     (row,) = [row for row in board["tasks"][1]["rows"] if row["name"] == "zz"]
     assert row["same_as"] == "greedy"
+
+
+def test_copies_of_several_entries_are_refused(copied, tmp_path) -> None:
+    """A file of one artefact for one task and of another for the other is nothing new."""
+    files = {"a.json": b'{"policy": "greedy", "parameters": {}}', "b.json": b'{"policy": "random", "parameters": {}}'}
+    entries = [
+        {
+            "task": task.name,
+            "kind": "declarative/1",
+            "file": name,
+            "sha256": sha256(data),
+            "bytes": len(data),
+            "action_mode": "greedy",
+        }
+        for task, (name, data) in zip(TINY, files.items())
+    ]
+    folder = write_artefact(tmp_path / "a", agent={"name": "mosaic"}, entries=entries)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match="all on the board already, as those of 'greedy', 'random'"):
+        submit_artefacts(copied, [read_artefact(folder, TINY)], tasks=TINY)
+
+
+@pytest.mark.parametrize(("name", "said"), [("greedy", "that of a policy"), ("mine, seed 3", "several seeds")])
+def test_names_that_mislead_are_refused(copied, tmp_path, name, said) -> None:
+    data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.2}}'
+    folder = write_artefact(tmp_path / "a", data=data, entry=entry(), agent={"name": name})
+    with pytest.raises(InputError, match=said):
+        submit_artefacts(copied, [read_artefact(folder, TINY)], tasks=TINY)
+
+
+def test_what_is_told_hidden_numbers_stands_apart_whoever_declares_it(tmp_path) -> None:
+    data = b'{"policy": "queue-known", "parameters": {"eps": 0.05}}'
+    folder = write_artefact(tmp_path / "a", data=data, entry=entry("learning-tables"), agent={"name": "mine"})
+    assert kind_of(read_artefact(folder), False) == "informed"
+    folder = write_artefact(tmp_path / "b", data=b'{"policy": "optimal", "parameters": {}}', entry=entry())
+    assert kind_of(read_artefact(folder, TINY), False) == "optimum"
+
+
+def test_names_are_plain_text_wherever_they_stand(copied, tmp_path, monkeypatch, capsys) -> None:
+    """Rich markup in a progress bar, Markdown in the README."""
+    name = "[/x] <!-- board: end --> ![](//e.vil/x.png) | 1"
+    data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.3}}'
+    folder = write_artefact(tmp_path / "a", data=data, entry=entry(), agent={"name": name})
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    submit_artefacts(copied, [read_artefact(folder, TINY)], tasks=TINY, bar=progress_bar)
+    text = f"{BEGIN}\n{END}\n"
+    for _ in range(2):
+        text = updated(text, FolderStore(copied).records(), TINY)
+    assert "\\!\\[\\]" in markdown(name)
+    assert "![" not in markdown(name)
+
+
+def test_rewritten_records_do_not_have_the_head_that_was_known(copied) -> None:
+    known = FolderStore(copied).records()[-1]["sha256"]
+    assert verify_board(copied, TINY, replays=0, known_head=known[:16]).is_sound
+    (problem,) = verify_board(copied, TINY, replays=0, known_head="0" * 16).problems
+    assert "rewritten" in problem
 
 
 def test_a_refused_artefact_leaves_no_trace(copied, tmp_path) -> None:
@@ -296,6 +357,20 @@ def test_consistent_forgeries_are_found(copied) -> None:
 
     assert "proves" in forged(lower_bound)
 
+    def weaker_bound(records):
+        task = TINY[1]
+        found = task.entry.layer("bounds").bound(task.load(), "fluid")
+        body = of_kind(records, "bounded", task="tiny-demo")[0]["bound"]
+        digest, is_kept = store.put_certificate(found.certificate)
+        body |= {"kind": "fluid", "value": found.value, "upper": found.upper, "certificate_sha256": digest, "is_kept": is_kept}
+
+    assert "asks for the bound tlp-online" in forged(weaker_bound, 1)
+
+    def backlog(records):
+        of_kind(records, "evaluated", task="tiny-demo", artefact=random_sha)[0]["is_unstable"] = True
+
+    assert "is not unstable" in forged(backlog)
+
     def missing_row(records):
         place = next(k for k, r in enumerate(records) if r["kind"] == "evaluated" and r["body"]["artefact"] == random_sha)
         del records[place]
@@ -305,7 +380,7 @@ def test_consistent_forgeries_are_found(copied) -> None:
     def other_kind(records):
         of_kind(records, "submitted", artefact=random_sha)[0]["kind"] = "optimum"
 
-    assert "is not of the kind" in forged(other_kind)
+    assert "not of the kind 'optimum'" in forged(other_kind)
 
     def twice(records):
         body = of_kind(records, "evaluated", artefact=random_sha)[0]

@@ -10,7 +10,7 @@ from scipy.stats import ttest_rel
 from matchgym.baselines.statistics import t_interval
 from matchgym.envs.instance import InputError
 from matchgym.envs.registry import ENTRIES
-from matchgym.leaderboards.board import assemble, score_interval
+from matchgym.leaderboards.board import assemble, extended_interval, score_interval
 from matchgym.leaderboards.markup import decimals, plus_minus
 from matchgym.leaderboards.measuring import LOOK_LEVEL, Measured, certified_values, is_hopeless, is_unstable
 from matchgym.leaderboards.methods import LEAST_RUNS, method_interval, method_rows
@@ -244,6 +244,45 @@ def test_score_intervals_cover_although_the_anchor_is_an_estimate() -> None:
         naive_hits += naive.low <= 0.5 <= naive.high
     assert abs(hits / 4000 - 0.95) <= 0.01
     assert abs(naive_hits / 4000 - 0.95) > 0.03
+
+
+def test_extended_means_cover():
+    """2000 rows of 16 replications beside a baseline of 256: 95 % coverage of the row's true mean within 1.5 %."""
+    rng = np.random.default_rng(10)
+    hits, halves = 0, []
+    for _ in range(2000):
+        reference = rng.normal(1, 1, 256)
+        found = extended_interval(reference[:16] - 0.2 + rng.normal(0, 0.3, 16), reference)
+        hits += found.low <= 0.8 <= found.high
+        halves.append(found.high - found.mean)
+    assert abs(hits / 2000 - 0.95) <= 0.015
+    assert np.mean(halves) < 0.25  # of the 16 replications alone: 0.55
+
+
+def test_a_row_that_stopped_early_has_not_the_luck_of_the_first_replications():
+    rng = np.random.default_rng(11)
+    greedy = np.concatenate([rng.normal(4, 0.1, 16), rng.normal(2, 0.1, 48)])
+    task = by_hand(greedy=greedy, agent=greedy[:16] - 0.1 + rng.normal(0, 0.01, 16))
+    first, second = task["rows"]
+    assert (first["name"], second["name"]) == ("greedy", "agent")
+    assert second["objective"]["mean"] == pytest.approx(greedy.mean() - 0.1, abs=0.02)
+    assert (second["verdict"], second["state"]) == ("worse", "measured")
+    assert second["score"]["mean"] < first["score"]["mean"]
+
+
+def test_copies_do_not_weaken_the_test_of_another():
+    rng = np.random.default_rng(12)
+    greedy = rng.normal(2, 0.1, 24)
+    agent, other = greedy + rng.normal(0.006, 0.01, 24), greedy + rng.normal(0, 0.1, 24)
+
+    def p_value(**more):
+        rows = by_hand(greedy=greedy, agent=agent, agent_b=other, **more)["rows"]
+        return next(row["p_value"] for row in rows if row["name"] == "agent")
+
+    alone = p_value()
+    assert 0 < alone < 0.1
+    assert p_value(**{f"agent_{k}": other for k in range(20)}) == alone
+    assert p_value(**{f"agent_{k}": other + 1e-3 * rng.normal(size=24) for k in range(20)}) > alone
 
 
 def test_the_exact_optimum_is_not_a_classical_baseline() -> None:
