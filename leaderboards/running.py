@@ -120,7 +120,7 @@ def _job(due: Due, season: Season, store: Store, is_jailed: bool) -> Job:
         seed=_seed(due, season, store),
         rival=known["rival"] if due.phase == "season" and known["has_anchor"] else None,
         certified=float(certified_values(known["bound"], 1)[0]),
-        is_ours=known["kinds"][due.artefact] != "agent",
+        is_ours=known["kinds"][due.artefact] == BASELINE,
         is_jailed=is_jailed,
     )
 

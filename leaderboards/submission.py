@@ -70,7 +70,8 @@ def submit(
         raise InputError(f"season {season.name} is closed; open another with: matchgym leaderboard season NAME.")
     known = Known(store, season, tasks)
     begun = {each.artefact for each in due_entries(store, tasks)}
-    new = [artefact for artefact in artefacts if artefact.sha256 not in begun]
+    is_again = any(artefact.sha256 in begun for artefact in artefacts)  # then those that are finished may come along
+    new = [each for each in artefacts if each.sha256 not in (known.digests if is_again else begun)]
     for artefact in new:
         known.add(artefact)
         if not is_ours:  # baselines say themselves which instances they cannot play

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matchgym.baselines.evaluation import drawn_instances
 from matchgym.bounds.bound import VALUE_FLOOR, VALUE_TOLERANCE, Proof
@@ -27,9 +28,9 @@ from matchgym.bounds.rational import round_down, round_up
 from matchgym.envs.instance import InputError, shorten
 from matchgym.leaderboards import jail
 from matchgym.leaderboards.artefact import Artefact, load_policy, release, stored_artefact, task_policies
-from matchgym.leaderboards.board import assemble, leaders
+from matchgym.leaderboards.board import BASELINE, assemble, leaders
 from matchgym.leaderboards.entrants import baseline
-from matchgym.leaderboards.measuring import certified_values, exact_kind, find_optimum, is_unstable, measure
+from matchgym.leaderboards.measuring import certified_values, exact_kind, find_optimum, is_hopeless, is_unstable, measure
 from matchgym.leaderboards.probes import decisions
 from matchgym.leaderboards.running import Bar, no_bar, phase_of, refusal_of
 from matchgym.leaderboards.season import PHASES, Season, season_tasks, seasons, seed_of
@@ -296,6 +297,7 @@ class _Checks:
                 self.report.rows += 1
             elif body["artefact"] in self.ours and self.refusal(body) != body["reason"]:
                 self.wrong(f"task {task.name}: {submitted[body['artefact']]['name']} is not refused for the stated reason.")
+        self.early(submitted)
         if self.season.revealed is not None:
             self.complete(submitted, seen)
         ours = {
@@ -308,6 +310,25 @@ class _Checks:
             for name in task_policies(task):
                 if (name, task.name) not in ours:
                     self.wrong(f"task {task.name}: baseline {name} is neither on the board nor refused.")
+
+    def early(self, submitted: dict[str, Record]) -> None:
+        """Rows were left at the first look at which they were hopeless beside the best baseline known then, and at no other."""
+        rivals: dict[str, NDArray[np.float64]] = {}
+        begun = set[str]()  # tasks whose anchor is measured
+        for body in self.of("evaluated"):
+            if body["phase"] != PHASES[0]:
+                continue
+            task, who, values = self.tasks[body["task"]], submitted[body["artefact"]], np.array(body["values"], float)
+            rival = rivals.get(task.name) if task.name in begun else None
+            looks = [look for look in task.looks if look <= len(values)]
+            hopeless = [rival is not None and is_hopeless(values[:look], rival) for look in looks]
+            if any(hopeless[:-1]) or (len(values) < task.replications and not hopeless[-1]):
+                self.wrong(f"task {task.name}: {who['name']} was not left at the look at which it was clearly worse.")
+            if who["kind"] == BASELINE:
+                begun |= {task.name} if who["name"] == task.anchor else set()
+                is_best = task.name not in rivals or values.mean() > rivals[task.name].mean()
+                if len(values) == task.replications and is_best and not body["is_unstable"]:
+                    rivals[task.name] = values
 
     def complete(self, submitted: dict[str, Record], seen: set[tuple[str, str, str]]) -> None:
         """Nothing that came in is left out of a closed season, and its leaders were measured on fresh seeds."""

@@ -336,9 +336,14 @@ def test_consistent_forgeries_are_found(copied) -> None:
     """Records changed so that the chain, board.json and the pages agree with them."""
     store = FolderStore(copied)
     original = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
-    random_sha = next(each.sha256 for each in baselines(TINY) if each.agent["name"] == "random")
+    random_sha, best_sha = (
+        next(each.sha256 for each in baselines(TINY) if each.agent["name"] == name) for name in ("random", "optimal")
+    )
 
     def forged(change, replays: int = 0) -> str:
+        for path in copied.rglob("*"):
+            if path.is_file():
+                path.unlink()
         for path, data in original.items():
             path.write_bytes(data)
         rechain(copied, change)
@@ -365,6 +370,12 @@ def test_consistent_forgeries_are_found(copied) -> None:
         body |= {"kind": "fluid", "value": found.value, "upper": found.upper, "certificate_sha256": digest, "is_kept": is_kept}
 
     assert "asks for the bound tlp-online" in forged(weaker_bound, 1)
+
+    def left_early(records):
+        body = of_kind(records, "evaluated", task="tiny-demo", artefact=best_sha)[0]
+        body["values"] = body["values"][: TINY[1].looks[0]]
+
+    assert "was not left at the look" in forged(left_early)
 
     def backlog(records):
         of_kind(records, "evaluated", task="tiny-demo", artefact=random_sha)[0]["is_unstable"] = True

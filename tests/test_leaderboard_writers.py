@@ -83,6 +83,27 @@ def test_what_was_interrupted_is_taken_up_by_the_same_submission(board, agent, m
     assert problems_of(board, 9) == ""
 
 
+def test_of_several_that_were_interrupted_the_finished_ones_may_come_again(board, agent, tmp_path, monkeypatch) -> None:
+    data = b'{"policy": "static-threshold", "parameters": {"threshold": 0.4}}'
+    other = read_artefact(write_artefact(tmp_path / "b", data=data, entry={"task": "tiny-demo"}, agent={"name": "other"}), TINY)
+    real, calls = running.run_job, []
+
+    def second_fails(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "run_job", second_fails)
+        with pytest.raises(KeyboardInterrupt):
+            submit_artefacts(board, [agent, other], tasks=TINY)
+    assert len(due_entries(FolderStore(board), TINY)) == 1
+    submit_artefacts(board, [agent, other], tasks=TINY)
+    assert due_entries(FolderStore(board), TINY) == []
+    assert problems_of(board) == ""
+
+
 def test_a_record_that_was_not_written_to_its_end_is_dropped(board, agent) -> None:
     with open(board / RECORDS, "ab") as file:
         file.write(b'{"at":"2026-')
