@@ -201,10 +201,11 @@ def optimum(instance: DataLocalityInstance) -> Bound:
         solution={"states": system.states, "sources": system.sources, "servers": np.array(servers)}, duals={},
         unit="minus tasks per server", report={"holds_for": "every policy"},
     )  # fmt: skip
-    if not found.lower >= found.upper * (1 + WIDTH):
+    assert found.lower is not None
+    if found.lower < found.certified_value * (1 + WIDTH):
         raise InputError(
-            f"the optimum is only known to lie between {found.lower:.9g} and {found.upper:.9g}: arrival_rate is too near the "
-            "edge of stability; use tightest-any."
+            f"the optimum is only known to lie between {found.lower:.9g} and {found.certified_value:.9g}: arrival_rate is too "
+            "near the edge of stability; use tightest-any."
         )
     return found
 
