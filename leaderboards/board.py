@@ -240,15 +240,15 @@ def _extend(row: Record, best: Record, anchor: float, gap: float) -> None:
 
 def _compare(rows: list[Record], best: Record | None, fresh: Mapping[str, Values]) -> None:
     """Fill in the tiers, ranks, verdicts and states of rows that are in order of their means."""
-    complete = max((row["replications"] for row in rows), default=0)
     beaten = beats([[row["values"]] for row in rows])
     for row, tier, ranks in zip(rows, tiers(beaten), rank_intervals(beaten)):
         row["tier"], row["ranks"] = tier, list(ranks)
         row["fresh_values"] = fresh.get(row["artefact"])
     for row, p, difference, verdict in _verdicts(rows, best, "values") if best else []:
         row["p_value"], row["difference"], row["verdict"] = p, difference, verdict
+    claimed = claims(rows)
     for row in rows:
-        row["state"] = "provisional" if _is_claim(row) and row["replications"] == complete else "measured"
+        row["state"] = "provisional" if any(row is each for each in claimed) else "measured"
     if best is None:
         return
     best["verdict"] = "best"
@@ -296,16 +296,19 @@ def best_baseline(rows: Sequence[Record]) -> Record | None:
     return min(complete, key=lambda row: (-row["estimate"], row["name"], row["artefact"]), default=None)
 
 
-def _is_claim(row: Record) -> bool:
-    """Whether a row is first, or an agent said to be better than the best classical baseline: what fresh seeds must confirm."""
-    return bool(row["tier"] == 1 or (row["kind"] == AGENT and row["verdict"] == "better"))
+def claims(rows: Sequence[Record]) -> list[Record]:
+    """What fresh seeds must confirm: complete rows of the first tier, and the best agent said to be better than baselines."""
+    longest = max((row["replications"] for row in rows), default=0)
+    complete = [row for row in rows if row["replications"] == longest]
+    better = next((row for row in complete if row["kind"] == AGENT and row["verdict"] == "better"), None)
+    return [row for row in complete if row["tier"] == 1 or row is better]
 
 
 def leaders(task: Record) -> list[str]:
-    """Artefacts of a task's rows that fresh seeds are for, see `_is_claim`, and of the best classical baseline."""
-    best = best_baseline([row for row in task["rows"] if row["tier"] is not None])
-    first = [row for row in task["rows"] if _is_claim(row) and row["replications"] == task["replications"]]
-    return [row["artefact"] for row in task["rows"] if row is best or any(row is each for each in first)]
+    """Artefacts of a task's rows that fresh seeds are for, see `claims`, and of the best classical baseline."""
+    sound = [row for row in task["rows"] if row["tier"] is not None]
+    wanted = [*claims(sound), best_baseline(sound)]
+    return [row["artefact"] for row in sound if any(row is each for each in wanted)]
 
 
 def _mark_copies(rows: Sequence[Record]) -> None:

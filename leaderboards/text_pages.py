@@ -74,8 +74,8 @@ chooses the action. A row is measured on {looks} and then {LOOKS[-1]} replicatio
 significantly
 worse than the best classical baseline. Its mean is then that of this baseline on all replications plus the mean
 difference
-on those that both have. Rows of the first tier, and agents better than the best baseline, are measured once more on fresh
-seeds; a row
+on those that both have. Rows of the first tier, and the best agent better than the best baseline, are measured once more on
+fresh seeds; a row
 counts as better only if these agree.</p>
 <h2>Seeds</h2>
 <p>Public seeds are for practice. A season’s seeds come from a secret whose sha256 is published when the season opens;
