@@ -46,7 +46,7 @@ def test_the_published_board_is_sound_and_complete() -> None:
     assert not board["season"]["quick"]
     assert [task["name"] for task in board["tasks"]] == [task.name for task in TASKS]
     size = sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file())
-    assert size < 40e6  # a season adds some 10 MB: values, agents and pages
+    assert size < 50e6  # a season adds some 9 MB: values, agents and pages; old seasons want an archive
 
 
 @pytest.fixture(scope="module")
