@@ -41,6 +41,7 @@ from matchgym.envs.locality_instances import DataLocalityInstance, draw_graph, n
 MAX_STATES = 60_000
 TAIL = 1e-10  # of the pooled servers' law, beyond the largest total
 WIDTH = 1e-6  # of the bracket, relative
+GROWTH = 1.3  # of the largest total, while the bracket is wider
 PRECISION = 1e-9  # by which the last policy may be improved, relative
 MAX_ROUNDS = 100
 HEADROOM = 1.25  # of K over what h needs
@@ -76,7 +77,7 @@ def make_system(instance: DataLocalityInstance, most: int) -> System:
 
 
 def largest_total(instance: DataLocalityInstance) -> int:
-    """n; InputError if nothing is stable or the chain is too large."""
+    """The n to begin with; InputError if nothing is stable or the chain is too large."""
     arrivals, capacity = Fraction(instance.arrival_rate) * instance.n_dispatchers, sum(exact_list(instance.rates), Fraction(0))
     refuse_overload(arrivals, capacity)
     load, size = float(arrivals / capacity), instance.n_servers
@@ -179,6 +180,21 @@ def solve(
 def optimum(instance: DataLocalityInstance) -> Bound:
     """The bracket; `solution` has the states (S, N), and the best server for a task of each source at states below n."""
     most = largest_total(instance)
+    while True:
+        found = bracket(instance, most)
+        assert found.lower is not None
+        if found.lower >= found.certified_value * (1 + WIDTH):
+            return found
+        most = math.ceil(GROWTH * most)
+        if math.comb(most + instance.n_servers, instance.n_servers) > MAX_STATES:
+            raise InputError(
+                f"the optimum is only known to lie between {found.lower:.9g} and {found.certified_value:.9g}: arrival_rate is "
+                "too near the edge of stability; use tightest-any."
+            )
+
+
+def bracket(instance: DataLocalityInstance, most: int) -> Bound:
+    """What the states of at most `most` tasks prove."""
     system = make_system(instance, most)
     split = least_load_split(instance, system.sources)
     low = solve(system, instance, None, (system.states * (system.states + 1.0) / instance.rates).sum(1))
@@ -196,18 +212,11 @@ def optimum(instance: DataLocalityInstance) -> Bound:
     certificate = {"most": most, "below": on_grid(low), "above": on_grid(high), "split": split, "constant": constant}
     servers = [np.array(which)[low[system.above[:, which]].argmin(1)] for _, which in system.sources]
     cost = backup(system, low, None, instance.arrival_rate, instance.rates, 1 / instance.n_servers).min()
-    found = certify(
+    return certify(
         "optimum", "upper", -float(cost), instance, prove_optimum, certificate,
         solution={"states": system.states, "sources": system.sources, "servers": np.array(servers)}, duals={},
         unit="minus tasks per server", report={"holds_for": "every policy"},
     )  # fmt: skip
-    assert found.lower is not None
-    if found.lower < found.certified_value * (1 + WIDTH):
-        raise InputError(
-            f"the optimum is only known to lie between {found.lower:.9g} and {found.certified_value:.9g}: arrival_rate is too "
-            "near the edge of stability; use tightest-any."
-        )
-    return found
 
 
 def prove_optimum(instance: DataLocalityInstance, certificate: dict[str, Any]) -> Proof:

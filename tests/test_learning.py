@@ -149,11 +149,13 @@ def test_the_table_of_results_says_what_the_board_says() -> None:
         return {"name": name, "kind": kind, "objective": interval, **plain, **further}
 
     gain = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    unconfirmed: dict[str, object] = {"verdict": "better", "difference": gain, "fresh": None}
+    confirmed = {**unconfirmed, "fresh": {"verdict": "better"}}
     rows = [
         row("optimal", "optimum", 4.0),
         row("greedy", "baseline", 3.0),
-        row("zoo", "agent", 3.5, verdict="better", difference=gain),
-        row("other", "agent", 3.25, verdict="better", difference=gain),
+        row("zoo", "agent", 3.5, **confirmed),
+        row("other", "agent", 3.25, **unconfirmed),
         row("broken", "agent", 9.0, is_above_bound=True),
     ]
     task = {"name": "demo", "id": ID, "anchor": "random", "rows": rows, "optimum": {"value": 4.0}}
@@ -164,3 +166,5 @@ def test_the_table_of_results_says_what_the_board_says() -> None:
     assert lines[3] == "| big | random | greedy 3 ± 0.02 | none yet | score 3.000 |  |"
     assert results_table(board, "MatchingQueues-v0") == ""
     assert verdicts(board) == {"better": 1, "tie": 0, "worse": 0}
+    rows[2] = row("zoo", "agent", 3.5, **unconfirmed)
+    assert verdicts(board) == {"better": 0, "tie": 1, "worse": 0}

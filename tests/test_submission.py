@@ -172,7 +172,7 @@ def test_all_are_submitted_or_none(many, tmp_path):
     with pytest.raises(InputError, match="nobody"):
         submit([read_artefact(good, PAIR), read_artefact(bad, PAIR)], store, PAIR, is_jailed=False)
     twice = artefact_of(tmp_path / "c", PAIR, [network_for(task, 77) for task in PAIR], "twin", 1)
-    with pytest.raises(InputError, match="files are those of 'good'"):
+    with pytest.raises(InputError, match="all on the board already, as those of 'good'"):
         submit([read_artefact(good, PAIR), read_artefact(twice, PAIR)], store, PAIR, is_jailed=False)
     assert len(FolderStore(many).records()) == before
     with pytest.raises(InputError, match=r"holds no manifest\.json"):
