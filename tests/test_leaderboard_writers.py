@@ -154,6 +154,10 @@ def test_what_fails_in_the_jail_is_tried_three_times(failures, kind, board, agen
     assert record["kind"] == kind
     publish(FolderStore(board), TINY)
     assert problems_of(board) == ""
+    if kind == "refused":  # the machine has its memory back
+        assert "plays, where the record says that it is refused" in problems_of(board, replays=99)
+        failures = len(calls) + 3
+        assert problems_of(board, replays=99) == ""
 
 
 def test_a_leader_that_fails_under_fresh_seeds_stays_and_is_not_tried_for_ever(board, agent, monkeypatch) -> None:
