@@ -33,6 +33,8 @@ from matchgym.agents.sb3 import SB3VecEnv, episode_length
 from matchgym.baselines.policy import Policy
 from matchgym.envs.instance import InputError
 
+LSTM = "_last_lstm_states"  # of RecurrentPPO: what its rows remember
+
 
 def spread_seed(seed: int, purpose: int) -> int:
     """A seed far from `seed` and from those of other purposes, for row 0 of a vector environment."""
@@ -182,6 +184,7 @@ def snapshot(model: BaseAlgorithm, is_interrupted: bool) -> dict[str, Any]:
         "streams": (torch.get_rng_state(), np.random.get_state(), random.getstate()),  # noqa: NPY002
         "exploration": model.action_space.np_random.bit_generator.state,
         "replay": model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else None,
+        "memory": getattr(model, LSTM, None),  # which the library does not save
     }
 
 
@@ -194,6 +197,8 @@ def restore(saved: Mapping[str, Any], algo: str, native: VectorEnv, seed: int) -
         env.seed(spread_seed(seed, 3 + model.num_timesteps))
     else:
         env._reset_seeds()  # loading has asked for a new start from the seed; the streams go on instead
+        if saved["memory"] is not None:
+            setattr(model, LSTM, saved["memory"])
     if isinstance(model, OffPolicyAlgorithm):
         model.replay_buffer = saved["replay"]
     torch_state, numpy_state, python_state = saved["streams"]

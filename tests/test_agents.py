@@ -104,10 +104,11 @@ def interrupt(monkeypatch):
     return arrange
 
 
-def test_resuming_a_checkpoint_changes_nothing(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("algo", ["maskable_ppo", "a2c", "recurrent_ppo"])
+def test_resuming_a_checkpoint_changes_nothing(algo, tmp_path, monkeypatch) -> None:
     """Killed right after a checkpoint and resumed, training ends in the very same network and learning curve."""
-    arguments = {"params": SMALL, "measurement": BRIEF, "progress": False, "checkpoint_every": 2048}
-    whole = train(ID, "demo", "maskable_ppo", 8192, folder=tmp_path / "whole", **arguments)
+    arguments = {"params": small(algo), "measurement": BRIEF, "progress": False, "checkpoint_every": 2048}
+    whole = train(ID, "demo", algo, 8192, folder=tmp_path / "whole", **arguments)
 
     class KilledError(Exception):
         pass
@@ -122,9 +123,9 @@ def test_resuming_a_checkpoint_changes_nothing(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(recording.Recorder, "save", save_and_die)
         with pytest.raises(KilledError):
-            train(ID, "demo", "maskable_ppo", 8192, folder=tmp_path / "parts", **arguments)
+            train(ID, "demo", algo, 8192, folder=tmp_path / "parts", **arguments)
     assert (tmp_path / "parts" / "checkpoint.pkl").is_file()
-    resumed = train(ID, "demo", "maskable_ppo", 8192, folder=tmp_path / "parts", resume=True, **arguments)
+    resumed = train(ID, "demo", algo, 8192, folder=tmp_path / "parts", resume=True, **arguments)
 
     assert resumed.timesteps == whole.timesteps
     for one, other in zip(parameters(whole.folder), parameters(resumed.folder)):
